@@ -1,0 +1,1 @@
+"""SaaSBase Server: the multi-tenant back end of a SaaS product as one async REST service."""

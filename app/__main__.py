@@ -1,0 +1,158 @@
+"""The ``saasbase`` command."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from app.db.engine import DatabaseURLError
+from app.db.migrations import SchemaVersionError
+from app.settings import LogFormat, Settings, SettingsError, load_settings
+
+Result = TypeVar("Result")
+
+cli = typer.Typer(
+    name="saasbase",
+    help="SaaSBase Server: the multi-tenant back end of a SaaS product as one async REST service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(help="Number of processes.", min=1)] = 1,
+) -> None:
+    """Serve the API. A SQLite database is migrated first; a PostgreSQL one must be at this release's schema."""
+    import uvicorn
+
+    from app.main import make_database, prepare_schema
+
+    settings = _settings()
+
+    async def prepare() -> None:
+        database = make_database(settings)
+        try:
+            await prepare_schema(database)
+        finally:
+            await database.aclose()
+
+    _run(prepare())
+    print(_greeting(settings, host, port), file=sys.stderr, flush=True)
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        proxy_headers=False,  # trust decisions look at the transport peer, so nobody may rewrite it
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=30,
+    )
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database schema to this release's version. Safe to run from many places at once."""
+    from app.db.migrations import head_version
+    from app.db.migrations import migrate as run_migrations
+    from app.main import make_database
+
+    settings = _settings()
+
+    async def bring_to_head() -> None:
+        database = make_database(settings)
+        try:
+            await run_migrations(database)
+        finally:
+            await database.aclose()
+
+    _run(bring_to_head())
+    print(f"schema is at {head_version()}")
+
+
+@cli.command()
+def sweep(
+    min_age: Annotated[int | None, typer.Option(help="Seconds; the configured minimum when absent.", min=0)] = None,
+) -> None:
+    """Remove contents that no document version names, once."""
+    from app.blobs.sweeper import sweep as run_sweep
+    from app.main import make_database, make_store
+
+    settings = _settings()
+    age = settings.storage.sweep_min_age_seconds if min_age is None else min_age
+
+    async def sweep_once() -> str:
+        database, store = make_database(settings), make_store(settings)
+        try:
+            await store.open()
+            found = await run_sweep(database, store, timedelta(seconds=age))
+        finally:
+            await database.aclose()
+            await store.aclose()
+        return f"examined {found.examined}, removed {found.removed}"
+
+    print(_run(sweep_once()))
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+def _settings() -> Settings:
+    from app.observability.logging import configure_logging
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        _fail(str(error))
+    is_terminal = sys.stderr.isatty()
+    as_json = settings.log.format is LogFormat.JSON or (settings.log.format is LogFormat.AUTO and not is_terminal)
+    configure_logging(settings.log.level, as_json=as_json)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.blobs.store import BlobStoreError
+
+    try:
+        return asyncio.run(work)
+    except (DatabaseURLError, SchemaVersionError, BlobStoreError) as error:
+        _fail(str(error))
+    except (SQLAlchemyError, OSError) as error:
+        _fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
+
+
+def _fail(text: str) -> NoReturn:
+    for line in text.splitlines():
+        print(f"saasbase: {line}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _greeting(settings: Settings, host: str, port: int) -> str:
+    lines = [f"SaaSBase Server  http://{host}:{port}/docs"]
+    header, trusted = settings.actor.header, settings.actor.trusted_proxies
+    if trusted:
+        lines.append(f"Who is calling:  the header '{header}: user:alice', believed from {', '.join(map(str, trusted))}")
+        lines.append("                 Trusting a header is for development and for proxies that set it themselves.")
+    else:
+        lines.append(f"Who is calling:  nobody may name himself in {header} (SAASBASE_ACTOR__TRUSTED_PROXIES is empty)")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""The resources of the API."""
+
+from typing import Final
+
+from app.http.routes import Routes
+from app.resources.audit_events.router import routes as audit_events
+from app.resources.documents.router import routes as documents
+from app.resources.memberships.router import routes as memberships
+from app.resources.organizations.router import routes as organizations
+from app.resources.projects.router import routes as projects
+
+RESOURCES: Final[tuple[Routes, ...]] = (organizations, projects, documents, memberships, audit_events)

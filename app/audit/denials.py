@@ -1,0 +1,59 @@
+"""Refused attempts: collected in memory, written in batches, at most one row for each caller, resource, action and minute.
+
+They are written off the request's way on purpose: a refusal that waits for a write would take longer than the 404 of something
+that does not exist, and so tell the caller what it must not know.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from app.core.actors import Actor
+from app.core.clock import now
+
+WINDOW = timedelta(minutes=1)
+MAX_KEYS = 10_000
+
+Key = tuple[Actor, UUID, str]
+
+
+@dataclass(slots=True)
+class _Tally:
+    event: dict[str, Any]
+    written_at: datetime | None = None
+    unwritten: int = 1
+
+
+@dataclass(slots=True)
+class DeniedAttempts:
+    """The refusals of this process that wait to be written. Bounded: past 10,000 different ones in a minute, new ones are only counted."""
+
+    overflow: int = 0
+    _tallies: dict[Key, _Tally] = field(default_factory=dict)
+
+    def add(self, actor: Actor, event: dict[str, Any], asked: str) -> None:
+        """Count one refusal; the latest event of a key stands for all of them."""
+        key = (actor, event["resource_id"], asked)
+        tally = self._tallies.get(key)
+        if tally is not None:
+            tally.event = event
+            tally.unwritten += 1
+        elif len(self._tallies) < MAX_KEYS:
+            self._tallies[key] = _Tally(event)
+        else:
+            self.overflow += 1
+
+    def take_due(self, *, all_of_them: bool = False) -> list[dict[str, Any]]:
+        """The events to write now: the first of each key at once, later ones when their minute is over (or ``all_of_them``)."""
+        return list(self._due(now(), all_of_them=all_of_them))
+
+    def _due(self, at: datetime, *, all_of_them: bool) -> Iterator[dict[str, Any]]:
+        for key, tally in list(self._tallies.items()):
+            is_over = tally.written_at is None or at - tally.written_at >= WINDOW
+            if tally.unwritten and (is_over or all_of_them):
+                yield tally.event | {"details": tally.event["details"] | {"attempts": tally.unwritten}}
+                tally.written_at, tally.unwritten = at, 0
+            elif is_over and not tally.unwritten:
+                del self._tallies[key]

@@ -1,0 +1,189 @@
+"""Blobs as files: written beside their final place, synced, renamed, and the folder synced."""
+
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from app.blobs.store import BlobMissingError, BlobStoreError, FileBlob, StoredBlob, StoreFullError
+
+SCHEME = "disk"
+LIST_BATCH = 500
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+Result = TypeVar("Result")
+
+
+class DiskBlobStore:
+    """Implements ``BlobStore`` in a folder. A blob's name is random; nothing a client sends is part of a path.
+
+    ``objects/ab/<uuid>`` are blobs, ``incoming/<uuid>`` are uploads on their way; both lie in one file system, so a rename
+    is atomic. Hashing and writing run in threads, because both release the interpreter.
+    """
+
+    def __init__(self, base_path: Path, *, threads: int = 4) -> None:
+        self._objects = base_path / "objects"
+        self._incoming = base_path / "incoming"
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="blobs")
+
+    async def open(self) -> None:
+        """See ``BlobStore.open``: creates the folders and proves that they take writes."""
+        await self.run(self._make_folders)
+        await self.check()
+
+    async def aclose(self) -> None:
+        """See ``BlobStore.aclose``."""
+        self._threads.shutdown(wait=True)
+
+    @asynccontextmanager
+    async def open_write(self) -> AsyncIterator["DiskBlobWriter"]:
+        """See ``BlobStore.open_write``."""
+        name = uuid4().hex
+        writer = DiskBlobWriter(self, self._incoming / name, self._objects / name[:2] / name)
+        try:
+            yield writer
+        finally:
+            await writer.aclose()
+
+    async def open_read(self, uri: str) -> FileBlob:
+        """See ``BlobStore.open_read``."""
+        path = self._path_of(uri)
+        if not await self.run(path.is_file):
+            raise BlobMissingError("the content is missing from the store")
+        return FileBlob(path)
+
+    async def delete(self, uri: str) -> None:
+        """See ``BlobStore.delete``."""
+        await self.run(lambda: self._path_of(uri).unlink(missing_ok=True))
+
+    async def list_older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
+        """See ``BlobStore.list_older_than``."""
+        files = self._old_files(moment.timestamp())
+        while batch := await self.run(lambda: list(islice(files, LIST_BATCH))):
+            yield batch
+
+    async def check(self) -> None:
+        """See ``BlobStore.check``."""
+        async with self.open_write() as writer:
+            await writer.write(b"ready?")
+            await writer.write(b"")  # waits for the first, and raises what it met
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Do file work in a thread; the operating system's complaints become errors of the port."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise StoreFullError("the store is full") from error
+            raise BlobStoreError(f"the store failed: {os.strerror(error.errno or 0)}") from error
+
+    def _make_folders(self) -> None:
+        for folder in (self._objects, self._incoming):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def _path_of(self, uri: str) -> Path:
+        scheme, _, key = uri.partition(":")
+        folder, _, name = key.partition("/")
+        if scheme == SCHEME and name.isalnum() and folder == name[:2]:
+            return self._objects / folder / name
+        if scheme == SCHEME and folder == "incoming" and name.isalnum():
+            return self._incoming / name
+        raise BlobMissingError("the content is not in this store")
+
+    def _old_files(self, before: float) -> Iterator[str]:
+        for folder in (self._incoming, *sorted(self._objects.iterdir())):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    try:
+                        is_old = entry.stat().st_mtime < before
+                    except FileNotFoundError:
+                        continue
+                    if is_old:
+                        yield f"{SCHEME}:{folder.name}/{entry.name}"
+
+
+class DiskBlobWriter:
+    """Implements ``BlobWriter``: one batch is hashed and written in a thread while the next is received."""
+
+    def __init__(self, store: DiskBlobStore, temporary: Path, final: Path) -> None:
+        self._store = store
+        self._temporary = temporary
+        self._final = final
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._descriptor: int | None = None
+        self._under_way: asyncio.Task[None] | None = None
+
+    async def write(self, batch: bytes | bytearray) -> None:
+        """See ``BlobWriter.write``."""
+        await self._settle()
+        self._under_way = asyncio.create_task(self._store.run(lambda: self._append(batch)))
+
+    async def finish(self) -> StoredBlob:
+        """See ``BlobWriter.finish``."""
+        await self._settle()
+        await self._store.run(self._publish)
+        return StoredBlob(f"{SCHEME}:{self._final.parent.name}/{self._final.name}", self._size, self._digest.hexdigest())
+
+    async def aclose(self) -> None:
+        """Remove what was not finished."""
+        if self._under_way is not None:
+            await asyncio.wait([self._under_way])
+            self._under_way.exception()  # whoever left the block has an error of his own to tell
+        if self._descriptor is not None:
+            await self._store.run(self._discard)
+
+    async def _settle(self) -> None:
+        if self._under_way is not None:
+            pending, self._under_way = self._under_way, None
+            await pending
+
+    def _append(self, batch: bytes | bytearray) -> None:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._digest.update(batch)
+        rest = memoryview(batch)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self._size += len(batch)
+
+    def _publish(self) -> None:
+        self._append(b"")  # an empty blob has a file too
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:  # pragma: no cover - _append has opened it
+            raise OSError(errno.EBADF)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            self._temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        folder = self._final.parent
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+        self._temporary.rename(self._final)
+        _sync_folder(folder)
+
+    def _discard(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+            self._temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,83 @@
+"""The port of a blob store: where the bytes of documents lie."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+class BlobStoreError(Exception):
+    """The store cannot do what was asked; the message names no path and no key."""
+
+
+class BlobMissingError(BlobStoreError):
+    """The bytes are not there."""
+
+
+class StoreFullError(BlobStoreError):
+    """There is no room for the bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """Bytes that are durable: their address, how many, and their SHA-256 in hex."""
+
+    uri: str
+    size_bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileBlob:
+    """Bytes that lie in a file of this machine, which the server can send by its fastest way."""
+
+    path: Path
+
+
+class BlobWriter(Protocol):
+    """One upload on its way in."""
+
+    async def write(self, batch: bytes | bytearray) -> None:
+        """Hash and store the next bytes. At most two batches are held in memory: the next call waits for the store."""
+
+    async def finish(self) -> StoredBlob:
+        """Make the bytes durable; only then do they have an address."""
+
+
+class BlobStore(Protocol):
+    """Keeps bytes under addresses (``scheme:key``) that it makes itself and that are never used twice."""
+
+    async def open(self) -> None:
+        """Get ready for work.
+
+        Raises:
+            BlobStoreError: the store cannot be used.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
+
+    def open_write(self) -> AbstractAsyncContextManager[BlobWriter]:
+        """Take in one blob. Leaving the block without ``finish`` leaves nothing behind."""
+
+    async def open_read(self, uri: str) -> FileBlob:
+        """Where to read a blob.
+
+        Raises:
+            BlobMissingError: there are no such bytes.
+        """
+
+    async def delete(self, uri: str) -> None:
+        """Remove a blob; harmless when it is gone."""
+
+    def list_older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
+        """Batches of the addresses of everything last written before the moment, unfinished uploads included."""
+
+    async def check(self) -> None:
+        """Prove that the store takes writes.
+
+        Raises:
+            BlobStoreError: it does not.
+        """

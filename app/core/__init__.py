@@ -1,0 +1,1 @@
+"""Words and pure functions that every layer shares; standard library only."""

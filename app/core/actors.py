@@ -1,0 +1,70 @@
+"""Actors: who an operation is attributed to."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.core.text import InvalidTextError, clean_identifier
+
+MAX_ACTOR_ID = 256
+
+
+class ActorType(StrEnum):
+    """The kinds of caller; each can hold grants."""
+
+    USER = "USER"
+    SERVICE = "SERVICE"
+    AGENT = "AGENT"
+    GROUP = "GROUP"
+    API_KEY = "API_KEY"
+
+
+class InvalidActorError(ValueError):
+    """The text names no actor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A type and an id, compared exactly."""
+
+    type: ActorType
+    id: str
+
+    @property
+    def subject(self) -> str:
+        """The written form ``user:alice``: lower-case type, colon, id."""
+        return f"{self.type.value.lower()}:{self.id}"
+
+    @classmethod
+    def from_subject(cls, text: str) -> "Actor":
+        """Read ``<type>:<id>``; a text without a colon is a user's id.
+
+        Raises:
+            InvalidActorError: an unknown type, an empty or over-long id, or a control character.
+        """
+        kind, colon, identifier = text.partition(":")
+        if not colon:
+            kind, identifier = "user", text
+        try:
+            actor_type = ActorType(kind.strip().upper())
+        except ValueError:
+            raise InvalidActorError("the actor's type is none of user, service, agent, group") from None
+        try:
+            return cls(actor_type, clean_identifier(identifier, MAX_ACTOR_ID))
+        except InvalidTextError as error:
+            raise InvalidActorError(f"the actor's id {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An actor together with how the service came to believe it.
+
+    ``method`` is ``header``, ``anonymous`` or ``system`` (later also ``api_key`` and ``jwt``); it stands in every audit event.
+    """
+
+    actor: Actor
+    method: str
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether the caller showed nothing and acts as the configured fallback."""
+        return self.method == "anonymous"

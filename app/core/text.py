@@ -1,0 +1,90 @@
+"""What text may enter the service: one set of rules for body, query, path, header, form field and file name."""
+
+import re
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NUL = "\x00"
+
+MAX_JSON_BYTES = 64 * 1024
+MAX_JSON_DEPTH = 32
+MAX_INTEGER_BITS = 1024
+
+
+class InvalidTextError(ValueError):
+    """The text cannot be accepted; the message completes the sentence 'this value ...'."""
+
+
+def clean_identifier(text: str, longest: int) -> str:
+    """Trim a name, key or id and refuse what could not be stored, shown or fetched back.
+
+    Raises:
+        InvalidTextError: empty after trimming, longer than ``longest`` characters, a control character or a lone surrogate.
+    """
+    text = text.strip()
+    if not text:
+        raise InvalidTextError("is empty")
+    if len(text) > longest:
+        raise InvalidTextError(f"is longer than {longest} characters")
+    if _CONTROL.search(text):
+        raise InvalidTextError("has a control character")
+    if not is_encodable(text):
+        raise InvalidTextError("is not valid Unicode")
+    return text
+
+
+def is_encodable(text: str) -> bool:
+    """Whether the text has no lone surrogate, i.e. can be written as UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object unchanged if every database can store it and every client read it back.
+
+    Raises:
+        InvalidTextError: more than 64 KiB of text, nested deeper than 32, a number that is not finite, NUL or a lone surrogate.
+    """
+    size = 0
+    level: list[Any] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_JSON_DEPTH:
+            raise InvalidTextError(f"is nested deeper than {MAX_JSON_DEPTH}")
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                size += 2 + sum(_text_size(key) + 2 for key in node)
+                below.extend(node.values())
+            elif isinstance(node, list):
+                size += 2 + len(node)
+                below.extend(node)
+            else:
+                size += _scalar_size(node)
+        if size > MAX_JSON_BYTES:
+            raise InvalidTextError(f"is larger than {MAX_JSON_BYTES // 1024} KiB")
+        level = below
+    return value
+
+
+def _text_size(text: str) -> int:
+    if _NUL in text:
+        raise InvalidTextError("has a NUL character")
+    try:
+        return len(text.encode("utf-8")) + 2
+    except UnicodeEncodeError:
+        raise InvalidTextError("is not valid Unicode") from None
+
+
+def _scalar_size(node: Any) -> int:
+    if isinstance(node, str):
+        return _text_size(node)
+    if isinstance(node, float) and node - node != 0:  # true for nan and both infinities only
+        raise InvalidTextError("has a number that is not finite")
+    if isinstance(node, int) and node.bit_length() > MAX_INTEGER_BITS:
+        raise InvalidTextError("has a number with too many digits")
+    return len(repr(node))

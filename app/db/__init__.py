@@ -1,0 +1,1 @@
+"""The database: engines, declarative base, the tenant fence, migrations."""

@@ -1,0 +1,183 @@
+"""The database: one reader and one writer engine over SQLite or PostgreSQL, opened once per process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+SQLITE_READERS = 4
+UNSUPPORTED_URL = (
+    "the database URL must be sqlite:///FILE, sqlite+aiosqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/NAME, "
+    "postgresql+asyncpg://..., jdbc:sqlite:FILE or jdbc:postgresql://HOST:PORT/NAME?user=...&password=..."
+)
+
+
+class DatabaseURLError(ValueError):
+    """The database URL is of no form this service takes."""
+
+
+def parse_database_url(text_: str) -> URL:
+    """Read any accepted spelling of a database URL into the one with our driver.
+
+    Raises:
+        DatabaseURLError: another database, another driver, or a SQLite database in memory (each connection would get its own).
+    """
+    raw = text_.strip()
+    if raw.startswith("jdbc:"):
+        raw = _from_jdbc(raw.removeprefix("jdbc:"))
+    try:
+        url = make_url(raw)
+    except ArgumentError:
+        raise DatabaseURLError(UNSUPPORTED_URL) from None
+    if url.drivername in {"sqlite", "sqlite+aiosqlite"}:
+        if not url.database or url.database.startswith((":memory:", "file:")):
+            raise DatabaseURLError("a SQLite database needs a file: sqlite:///data/saasbase.db")
+        return url.set(drivername="sqlite+aiosqlite")
+    if url.drivername in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        if not url.database:
+            raise DatabaseURLError("the PostgreSQL URL names no database")
+        return url.set(drivername="postgresql+asyncpg")
+    raise DatabaseURLError(UNSUPPORTED_URL)
+
+
+def _from_jdbc(rest: str) -> str:
+    kind, _, tail = rest.partition(":")
+    if kind == "sqlite":
+        return f"sqlite:///{tail}"
+    parts = urlsplit(rest)
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    url = URL.create(
+        "postgresql",
+        username=query.pop("user", parts.username),
+        password=query.pop("password", parts.password),
+        host=parts.hostname,
+        port=parts.port,
+        database=parts.path.lstrip("/") or None,
+        query=query,
+    )
+    return url.render_as_string(hide_password=False) if kind == "postgresql" else rest
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many connections, and how long anything may wait; seconds, 0 = no limit."""
+
+    size: int = 8
+    checkout_seconds: float = 30
+    statement_seconds: float = 30
+    lock_seconds: float = 10
+    transaction_pooler: bool = False
+
+
+class Database:
+    """Engines of one process.
+
+    ``reader`` runs each statement by itself (autocommit): no BEGIN and no ROLLBACK round trip around a read.
+    ``writer`` runs transactions. On PostgreSQL the two share one pool. On SQLite the writer is a single connection,
+    so that writers of one process queue in order instead of spinning on the file's lock, and BEGIN IMMEDIATE makes
+    writers of several processes wait for each other before they have read anything.
+    """
+
+    def __init__(self, url: URL, limits: PoolLimits | None = None) -> None:
+        self.url = url
+        self.limits = limits or PoolLimits()
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            self.writer = self._sqlite_engine(pool_size=1)
+            event.listen(self.writer.sync_engine, "begin", _begin_immediate)
+            self.reader = self._sqlite_engine(pool_size=SQLITE_READERS, pool_reset_on_return=None).execution_options(
+                isolation_level="AUTOCOMMIT"
+            )
+        else:
+            self.writer = self._postgresql_engine()
+            self.reader = self.writer.execution_options(isolation_level="AUTOCOMMIT")
+
+    @classmethod
+    def from_url(cls, text_: str, limits: PoolLimits | None = None) -> Self:
+        """Open nothing yet; connections are made on first use.
+
+        Raises:
+            DatabaseURLError: see ``parse_database_url``.
+        """
+        return cls(parse_database_url(text_), limits)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.writer.dispose()
+        await self.reader.dispose()
+
+    @asynccontextmanager
+    async def open_read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in which every statement stands alone."""
+        async with self.reader.connect() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        """Ask the database the simplest question; raises what the driver raises."""
+        async with asyncio.timeout(5), self.open_read() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    def _sqlite_engine(self, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(
+            self.url,
+            **options,
+            max_overflow=0,
+            pool_timeout=self.limits.checkout_seconds,
+            connect_args={"timeout": self.limits.lock_seconds},
+        )
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        return engine
+
+    def _postgresql_engine(self) -> AsyncEngine:
+        options: dict[str, Any] = {
+            "server_settings": {
+                "application_name": "saasbase",
+                "statement_timeout": str(int(self.limits.statement_seconds * 1000)),
+                "lock_timeout": str(int(self.limits.lock_seconds * 1000)),
+                "idle_in_transaction_session_timeout": "60000",
+                "jit": "off",  # compiling a plan costs more than running our short statements
+            },
+            "timeout": 10,
+        }
+        if self.limits.transaction_pooler:
+            # PgBouncer gives each transaction another server: session settings and named statements would be lost or collide.
+            options["server_settings"] = {}
+            options["statement_cache_size"] = 0
+            options["prepared_statement_cache_size"] = 0
+            options["prepared_statement_name_func"] = lambda: f"__saasbase_{uuid4().hex}__"
+        return create_async_engine(
+            self.url,
+            pool_size=self.limits.size,
+            max_overflow=0,
+            pool_timeout=self.limits.checkout_seconds,
+            pool_use_lifo=True,
+            connect_args=options,
+        )
+
+
+def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions behind SQLAlchemy's back
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL", "temp_store=MEMORY", "cache_size=-16000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+    # SQLite lowers ASCII only; search without regard to case is promised for every script.
+    connection.run_async(lambda driver: driver.create_function("lower", 1, _lower, deterministic=True))
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _begin_immediate(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

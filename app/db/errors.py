@@ -1,0 +1,28 @@
+"""Turns what a database driver raises into errors that are meant for a caller."""
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.core.errors import AppError, ConflictError, InvalidError, UnavailableError
+
+_AWAY = "The database does not answer; nothing was changed. Try again."
+_BUSY = "The database is busy; nothing was changed. Try again."
+# PostgreSQL's error classes (the first two digits of SQLSTATE) that say the server or the transaction is at fault, not the value.
+_SERVER_CLASSES = ("08", "25", "40", "53", "55", "57", "58")
+
+
+def as_app_error(error: BaseException) -> AppError | None:
+    """The error for the caller, or None when this is a fault of the service."""
+    if isinstance(error, PoolTimeoutError | OperationalError):
+        return UnavailableError(_BUSY, code="database_busy")
+    if isinstance(error, IntegrityError):
+        return ConflictError("Something else changed this at the same time; nothing was changed.")
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if error.connection_invalidated or isinstance(error, InterfaceError) or state.startswith(_SERVER_CLASSES):
+            return UnavailableError(_AWAY, code="database_unavailable")
+        if isinstance(error, DataError) or state.startswith("22"):
+            return InvalidError("has a value that cannot be stored", pointer="")
+    if isinstance(error, ConnectionError | TimeoutError):
+        return UnavailableError(_AWAY, code="database_unavailable")
+    return None

@@ -1,0 +1,126 @@
+"""The fence between tenants: a session that reads and writes nothing until it is told for whom."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, bindparam, event
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
+
+from app.db.base import Base
+
+_PIN: Final = "pinned_organization_id"
+_FILTERED: Final = "rows_are_authorized_for"
+
+
+class TenancyError(RuntimeError):
+    """A statement would leave its tenant. A fault of this service, never of the caller."""
+
+
+def rows_filtered(statement: Select[Any], model: type[Base], predicate: ColumnElement[bool]) -> Select[Any]:
+    """Add an authorization predicate for the rows of ``model``; only then does an unpinned list pass the fence."""
+    marked = statement.get_execution_options().get(_FILTERED, frozenset())
+    return statement.where(predicate).execution_options(**{_FILTERED: marked | {model.__tablename__}})
+
+
+class TenantSession(Session):
+    """Runs statements over mapped classes, each confined to one organization.
+
+    * unpinned: every statement on a tenant's table is refused, unless it is a select to which ``rows_filtered`` added
+      the policy engine's predicate for each table it names;
+    * pinned: every select, update and delete gets ``organization_id = pin`` for each mapped class in it, every insert must
+      carry that organization.
+
+    There is no identity map in use: rows are inserted, updated and selected by statements, and a flush is refused.
+    """
+
+    def __init__(self, *, is_read_only: bool = False, **options: Any) -> None:
+        super().__init__(autoflush=False, close_resets_only=False, **options)
+        self.is_read_only = is_read_only
+        self.pin: UUID | None = None
+        self.list_parameters: Mapping[str, Any] = {}
+        self.has_changed = False
+
+    def pin_tenant(self, organization_id: UUID) -> None:
+        """Confine the session to one organization, for good.
+
+        Raises:
+            TenancyError: it is pinned to another one.
+        """
+        if self.pin not in {None, organization_id}:
+            raise TenancyError("a session cannot change its tenant")
+        self.pin = organization_id
+
+
+def _tenant_tables() -> dict[str, type[Base]]:
+    return {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers if hasattr(mapper.class_, "tenant_column")}
+
+
+@cache
+def _criteria() -> tuple[Any, ...]:
+    # Concrete classes and include_aliases: criteria on a mixin without it filter nothing, silently.
+    return tuple(
+        with_loader_criteria(model, model.tenant_column() == bindparam(_PIN), include_aliases=True)  # type: ignore[attr-defined]
+        for model in _tenant_tables().values()
+    )
+
+
+@event.listens_for(TenantSession, "do_orm_execute")
+def _fence(state: ORMExecuteState) -> Any:
+    session = state.session
+    if not isinstance(session, TenantSession):  # pragma: no cover - the listener is registered on this class
+        raise TenancyError("only tenant sessions run statements")
+    if state.bind_mapper is None:
+        raise TenancyError("only statements over mapped classes pass: no text and no bare tables")
+    if not state.is_select:
+        if session.is_read_only:
+            raise TenancyError("a read changes nothing")
+        session.has_changed = True
+    if state.is_insert:
+        _check_insert(session, state)
+        return None
+    if session.pin is None:
+        _check_list(session, state)
+        return None
+    return _confine(session.pin, state)
+
+
+def _check_list(session: TenantSession, state: ORMExecuteState) -> None:
+    if not isinstance(state.statement, Select):
+        raise TenancyError("no tenant is pinned for a change")
+    tables = {str(from_) for from_ in state.statement.get_final_froms()}
+    unfiltered = tables - state.execution_options.get(_FILTERED, frozenset())
+    if unfiltered:
+        raise TenancyError(f"no tenant is pinned for {sorted(unfiltered)}")
+    _bind(state, session.list_parameters)
+
+
+def _confine(organization_id: UUID, state: ORMExecuteState) -> Any:
+    statement = state.statement.options(*_criteria())
+    if not state.is_select:
+        state.update_execution_options(synchronize_session=False)  # there are no objects in the session to keep in step
+    _bind(state, {_PIN: organization_id})
+    return state.invoke_statement(statement=statement)
+
+
+def _bind(state: ORMExecuteState, values: Mapping[str, Any]) -> None:
+    given = state.parameters or {}
+    if not isinstance(given, Mapping):
+        raise TenancyError("only inserts take many rows")
+    state.parameters = {**given, **values}
+
+
+def _check_insert(session: TenantSession, state: ORMExecuteState) -> None:
+    given = state.parameters
+    rows: Iterable[Any] = given if isinstance(given, list) else [given] if given else []
+    column = state.bind_mapper.class_.tenant_column().key  # type: ignore[union-attr]
+    tenants = {row.get(column) for row in rows}
+    if session.pin is None or tenants != {session.pin}:
+        raise TenancyError("an insert must name the pinned tenant in its parameters")
+
+
+@event.listens_for(TenantSession, "before_flush")
+def _refuse_flush(session: Session, _context: UOWTransaction, _instances: Any) -> None:
+    if session.new or session.dirty or session.deleted:
+        raise TenancyError("rows are written by statements, not by flushing objects")

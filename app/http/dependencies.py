@@ -1,0 +1,46 @@
+"""What handlers ask for: the unit of work, already attributed to whoever is calling."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.audit.trail import Origin
+from app.authn.resolver import Credentials
+from app.http.requests import request_info
+from app.http.runtime import Runtime, runtime_of
+from app.models.audit_event import MAX_USER_AGENT
+from app.unit_of_work import UnitOfWork
+from app.unit_of_work import open_work as open_unit_of_work
+
+READING_METHODS = frozenset({"GET", "HEAD"})
+
+
+async def open_work(request: Request) -> AsyncIterator[UnitOfWork]:
+    """The request's unit of work. It commits before the first byte of the answer leaves."""
+    runtime = runtime_of(request)
+    info = request_info(request.scope)
+    peer = request.client.host if request.client else None
+    identity = await runtime.resolver.resolve(Credentials(request.scope["headers"], peer))
+    info.actor = identity.actor.subject
+    origin = Origin(
+        ip=runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for"))),
+        user_agent=_printable(request.headers.get("user-agent")),
+        request_id=info.request_id,
+        correlation_id=info.correlation_id,
+    )
+    async with open_unit_of_work(runtime.context, identity, origin, is_read_only=request.method in READING_METHODS) as work:
+        yield work
+
+
+async def get_runtime(request: Request) -> Runtime:
+    """The capabilities of this process."""
+    return runtime_of(request)
+
+
+def _printable(text: str | None) -> str | None:
+    return "".join(letter for letter in text if letter.isprintable())[:MAX_USER_AGENT] if text else None
+
+
+Work = Annotated[UnitOfWork, Depends(open_work, scope="function")]
+TheRuntime = Annotated[Runtime, Depends(get_runtime)]

@@ -1,0 +1,78 @@
+"""The outermost ring, plain ASGI: request id, limits on headers, security headers, the access line, and an answer to every fault."""
+
+import logging
+import time
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.http.problems import HeadersTooLargeError, problem_of
+from app.http.requests import RequestInfo, request_info
+
+_access = logging.getLogger("app.access")
+_log = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES: Final = 32 * 1024
+
+
+def _limit_headers(scope: Scope) -> None:
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLargeError
+
+
+class EdgeMiddleware:
+    """Wraps the whole application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; no exception leaves while an answer can still be given."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        info = request_info(scope)
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                info.status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", info.request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        try:
+            _limit_headers(scope)
+            await self._app(scope, receive, send_marked)
+        except Exception as error:
+            if info.status:
+                raise  # the answer is half sent: only a broken connection can tell the client
+            response = problem_of(scope, error)
+            if response.status_code == 500:  # noqa: PLR2004 - the one status that is our fault
+                _log.exception("unforeseen error", extra={"request_id": info.request_id})
+            await response(scope, receive, send_marked)
+        finally:
+            self._write_access_line(scope, info, time.perf_counter() - started)
+
+    def _write_access_line(self, scope: Scope, info: RequestInfo, seconds: float) -> None:
+        if not _access.isEnabledFor(logging.INFO):
+            return
+        route = getattr(scope.get("route"), "path", None)
+        _access.info(
+            "%s %s %s",
+            scope["method"],
+            route or "-",
+            info.status,
+            extra={
+                "request_id": info.request_id,
+                "correlation_id": info.correlation_id,
+                "actor": info.actor,
+                "method": scope["method"],
+                "route": route,
+                "status": info.status,
+                "duration_ms": round(seconds * 1000, 2),
+            },
+        )

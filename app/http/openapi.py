@@ -1,0 +1,58 @@
+"""The OpenAPI document: FastAPI's, plus who may call what and how a caller shows who it is."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from app.http.problems import Problem
+from app.http.routes import ACTIONS, OPEN_BECAUSE
+from app.http.routing import UNLIMITED
+
+DESCRIPTION: Final = """The multi-tenant back end of a SaaS product as one service: organizations, projects, documents with named
+versions, roles and an audit trail.
+
+**Who is calling.** Behind a trusted proxy (and on your own machine with `make run`) the header shown under *Authorize* names the
+actor: `user:alice`, `service:billing`, `agent:tagger`. Every operation names the action it needs; roles on an organization reach
+into everything below it.
+
+**Errors** are `application/problem+json` with a stable `code`. What you may not see answers like what does not exist: 404.
+"""
+_METHODS: Final = frozenset({"get", "post", "put", "patch", "delete"})
+
+
+def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dict[str, Any]:
+    """The document, made once."""
+    document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=[*routes, *app.routes])
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas[Problem.__name__] = problem
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {
+        "actor": {
+            "type": "apiKey",
+            "in": "header",
+            "name": actor_header,
+            "description": "Names the actor, as `type:id`: `user:alice`. Believed only from trusted proxies.",
+        },
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    }
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            if method in _METHODS:
+                _finish(operation)
+    return document
+
+
+def _finish(operation: dict[str, Any]) -> None:
+    actions = operation.get(ACTIONS)
+    operation.pop(UNLIMITED, None)
+    if actions is None and OPEN_BECAUSE not in operation:
+        return
+    operation["security"] = [{"actor": []}, {"bearer": []}]
+    needs = f"Needs {' or '.join(f'`{action}`' for action in actions)}." if actions else operation[OPEN_BECAUSE]
+    operation["description"] = f"{operation.get('description', '')}\n\n{needs}".strip()

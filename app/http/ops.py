@@ -1,0 +1,81 @@
+"""Routes for whoever runs the service: alive, ready, which version. They need no identity and tell nothing about tenants."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+from app.blobs.store import BlobStoreError
+from app.db.errors import as_app_error
+from app.db.migrations import current_version, head_version
+from app.http.runtime import Runtime, runtime_of
+
+DISTRIBUTION = "saasbase-server"
+
+router = APIRouter(tags=["operations"])
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Readiness(BaseModel):
+    """Whether each thing the service depends on works: `ok`, or what is wrong."""
+
+    status: str
+    database: str
+    db_schema: str
+    storage: str
+
+
+class Version(BaseModel):
+    """Which release this is."""
+
+    name: str
+    version: str
+    db_schema: str
+
+
+@router.get("/livez", operation_id="read_liveness", summary="Is the process alive")
+async def read_liveness() -> Liveness:
+    """Answers as long as the process does; asks nothing else."""
+    return Liveness()
+
+
+@router.get("/readyz", operation_id="read_readiness", summary="Can it serve requests", responses={503: {"model": Readiness}})
+async def read_readiness(request: Request) -> JSONResponse:
+    """Asks the database, compares its schema with this release, and writes to the store."""
+    runtime = runtime_of(request)
+    database, schema = await _check_database(runtime)
+    storage = await _check_storage(runtime)
+    is_ready = database == schema == storage == "ok"
+    found = Readiness(status="ok" if is_ready else "unavailable", database=database, db_schema=schema, storage=storage)
+    return JSONResponse(found.model_dump(), 200 if is_ready else 503)
+
+
+@router.get("/version", operation_id="read_version", summary="Which release this is")
+async def read_version() -> Version:
+    """The release and the schema it was made for."""
+    return Version(name="SaaSBase Server", version=version(DISTRIBUTION), db_schema=head_version())
+
+
+async def _check_database(runtime: Runtime) -> tuple[str, str]:
+    database = runtime.context.database
+    try:
+        await database.ping()
+        current = await current_version(database)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the service is not ready
+        known = as_app_error(error)
+        return (known.code if known else "unavailable"), "unknown"
+    return "ok", "ok" if current == head_version() else f"at {current}, not at {head_version()}"
+
+
+async def _check_storage(runtime: Runtime) -> str:
+    try:
+        await runtime.store.check()
+    except BlobStoreError as error:
+        return str(error)
+    return "ok"

@@ -1,0 +1,154 @@
+"""Every error in one shape: ``application/problem+json`` (RFC 9457), with a stable ``code`` and the request's id."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from app.blobs.store import BlobStoreError, StoreFullError
+from app.core import errors
+from app.db.errors import as_app_error
+from app.http.requests import request_info
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+STATUS: Final[dict[type[errors.AppError], int]] = {
+    errors.BadRequestError: 400,
+    errors.UnauthenticatedError: 401,
+    errors.ForbiddenError: 403,
+    errors.NotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.PreconditionFailedError: 412,
+    errors.TooLargeError: 413,
+    errors.UnsupportedMediaTypeError: 415,
+    errors.InvalidError: 422,
+    errors.UnavailableError: 503,
+}
+_CODES: Final = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    416: "range_not_satisfiable",
+    422: "invalid",
+    431: "headers_too_large",
+    500: "internal_error",
+    507: "store_full",
+}
+RETRY_AFTER_SECONDS: Final = "1"
+
+
+class HeadersTooLargeError(Exception):
+    """The request's headers exceed the limit."""
+
+
+class FieldProblem(BaseModel):
+    """One value that cannot be accepted."""
+
+    pointer: str = Field(description="JSON pointer into the body, or `query.x`, `path.x`, `header.x`.")
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str = Field(description="Stable name of the error, for programs.")
+    request_id: str
+    errors: list[FieldProblem] | None = Field(default=None, description="Which values are at fault (validation only).")
+
+
+class ProblemResponse(JSONResponse):
+    """The wire form of a problem."""
+
+    media_type = MEDIA_TYPE
+
+
+def problem_of(scope: Scope, error: Exception) -> Response:  # noqa: PLR0911 - one line for each kind
+    """The answer to any exception; what is not meant for the caller becomes a 500 that tells nothing."""
+    if isinstance(error, errors.AppError):
+        return _from_app_error(scope, error)
+    if isinstance(error, RequestValidationError):
+        return make_problem(scope, 422, "invalid", "The request has values that cannot be accepted.", fields=_fields(error))
+    if isinstance(error, HTTPException):
+        return make_problem(scope, error.status_code, None, str(error.detail), headers=dict(error.headers or {}))
+    if isinstance(error, StoreFullError):
+        return make_problem(scope, 507, None, "There is no room for the content.")
+    if isinstance(error, BlobStoreError):
+        return _from_app_error(scope, errors.UnavailableError(f"Document contents are not available: {error}.", code="store_unavailable"))
+    if isinstance(error, ClientDisconnect):
+        return make_problem(scope, 400, "client_disconnected", "The request ended before its body was complete.")
+    if isinstance(error, HeadersTooLargeError):
+        return make_problem(scope, 431, None, "The request's headers are larger than 32 KiB.")
+    translated = as_app_error(error)
+    if translated is not None:
+        return _from_app_error(scope, translated)
+    return make_problem(scope, 500, None, "Something went wrong on our side; the request_id finds it in the log.")
+
+
+def make_problem(  # noqa: PLR0913 - the members of a problem
+    scope: Scope,
+    status: int,
+    code: str | None,
+    detail: str,
+    *,
+    fields: list[dict[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem response."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": scope["path"],
+        "code": code or _CODES.get(status, "error"),
+        "request_id": request_info(scope).request_id,
+    }
+    if fields is not None:
+        content["errors"] = fields
+    return ProblemResponse(content, status, headers)
+
+
+def _from_app_error(scope: Scope, error: errors.AppError) -> Response:
+    status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+    headers = {}
+    if isinstance(error, errors.UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.UnavailableError):
+        headers["Retry-After"] = RETRY_AFTER_SECONDS
+    fields = None
+    detail = error.detail
+    if isinstance(error, errors.InvalidError):
+        fields = [{"pointer": error.pointer, "code": error.reason, "message": error.detail}]
+        detail = "The request has a value that cannot be accepted."
+    return make_problem(scope, status, error.code, detail, fields=fields, headers=headers)
+
+
+def _fields(error: RequestValidationError) -> list[dict[str, str]]:
+    return [
+        {"pointer": _pointer(fault["loc"]), "code": fault["type"], "message": str(fault["msg"]).removeprefix("Value error, ")}
+        for fault in error.errors()
+    ]
+
+
+def _pointer(location: tuple[str | int, ...]) -> str:
+    place, *path = location
+    if place == "body":
+        return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return ".".join(str(part) for part in location)
+
+
+async def handle_error(request: Request, error: Exception) -> Response:
+    """FastAPI's exception handler for every error that has an answer of its own."""
+    return problem_of(request.scope, error)

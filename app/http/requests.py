@@ -1,0 +1,50 @@
+"""What is known about a request before anything has looked at it: its ids, and later who sent it."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from app.core.text import InvalidTextError, clean_identifier
+from app.models.audit_event import MAX_CORRELATION, MAX_REQUEST_ID
+
+_SCOPE_KEY: Final = "saasbase.request"
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{MAX_REQUEST_ID}}}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(slots=True)
+class RequestInfo:
+    """What is known about a request whatever becomes of it."""
+
+    request_id: str
+    correlation_id: str | None
+    actor: str | None = None
+    organization_id: str | None = None
+    status: int = 0
+
+
+def request_info(scope: Scope) -> RequestInfo:
+    """The request's ids: the caller's own where they are well-formed, else a new one."""
+    info = scope.get(_SCOPE_KEY)
+    if isinstance(info, RequestInfo):
+        return info
+    headers = Headers(scope=scope)
+    given = headers.get("x-request-id", "")
+    info = RequestInfo(given if _REQUEST_ID.fullmatch(given) else uuid4().hex, _correlation_of(headers))
+    scope[_SCOPE_KEY] = info
+    return info
+
+
+def _correlation_of(headers: Headers) -> str | None:
+    given = headers.get("x-correlation-id")
+    if given is not None:
+        try:
+            return clean_identifier(given, MAX_CORRELATION)
+        except InvalidTextError:
+            return None
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return trace.group(1) if trace else None

@@ -1,0 +1,131 @@
+"""How a resource declares its routes: an action and a target on each, or a reason why none is needed."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+from inspect import cleandoc, getdoc
+from typing import Any, Final, TypeVar
+
+from fastapi import params
+from fastapi.routing import APIRoute
+
+from app.http.guards import Allowance, Target, actions_named, guard
+from app.http.problems import MEDIA_TYPE, Problem
+from app.http.responses import ResourceResponse
+from app.http.routing import UNLIMITED
+from app.http.schemas import Resource
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
+
+ACTIONS: Final = "x-actions"
+OPEN_BECAUSE: Final = "x-open-because"
+
+_PROBLEMS: Final = {
+    400: "The request cannot be understood",
+    401: "No valid identity, or an anonymous caller without the right",
+    403: "The caller can see the resource but may not do this",
+    404: "There is no such resource, or the caller may not see it",
+    409: "The state of the resource does not allow this",
+    412: "`If-Match` names another revision",
+    413: "The body is too large",
+    415: "The body has the wrong content type",
+    416: "The range cannot be satisfied",
+    422: "A value cannot be accepted; `errors` says which",
+    503: "The service is busy or something it depends on does not answer; try again",
+    507: "The store has no room for the content",
+}
+_ALWAYS: Final = (400, 401, 422, 503)
+_CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Routes:
+    """The routes of one resource. Every one names an action and what it is asked on, or ``public`` and a reason."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self._declared: list[Callable[[str], APIRoute]] = []
+
+    def build(self, base_path: str) -> list[APIRoute]:
+        """The routes below a base path."""
+        return [make(base_path) for make in self._declared]
+
+    def get(self, path: str, *, allow: Allowance, on: Target, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """Read something."""
+        return self._guarded("GET", path, allow, on, **options)
+
+    def post(self, path: str, *, allow: Allowance, on: Target, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """Create or do something."""
+        return self._guarded("POST", path, allow, on, **{"status_code": 201, **options})
+
+    def patch(self, path: str, *, allow: Allowance, on: Target, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """Change something."""
+        return self._guarded("PATCH", path, allow, on, **options)
+
+    def delete(self, path: str, *, allow: Allowance, on: Target, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """Remove something."""
+        return self._guarded("DELETE", path, allow, on, **{"status_code": 204, **options})
+
+    def public(self, method: str, path: str, *, because: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """A route without a guard; the reason stands in the documentation."""
+        return self._declare(method, path, (), {OPEN_BECAUSE: because}, **options)
+
+    def _guarded(self, method: str, path: str, allow: Allowance, on: Target, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        return self._declare(method, path, (guard(allow, on),), {ACTIONS: actions_named(allow)}, **options)
+
+    def _declare(  # noqa: PLR0913 - the parts of a route
+        self,
+        method: str,
+        path: str,
+        dependencies: Sequence[params.Depends],
+        extra: dict[str, Any],
+        *,
+        status_code: int = 200,
+        problems: Sequence[int] = (),
+        responses: dict[int | str, dict[str, Any]] | None = None,
+        openapi_extra: dict[str, Any] | None = None,
+        unlimited_body: bool = False,
+        **options: Any,
+    ) -> Callable[[Endpoint], Endpoint]:
+        answers = {*_ALWAYS, *problems, *((403,) if dependencies else ()), *((404,) if "{" in path else ())}
+        answers |= {409, 413} if method in {"POST", "PATCH"} else set()
+        answers |= {412} if method in {"PATCH", "DELETE"} and "{" in path else set()
+        documented = {status: _problem(status) for status in sorted(answers)} | (responses or {})
+
+        def declare(endpoint: Endpoint) -> Endpoint:
+            summary, _, description = cleandoc(getdoc(endpoint) or "").partition("\n\n")
+
+            def make(base_path: str) -> APIRoute:
+                return APIRoute(
+                    base_path + path,
+                    _represented(endpoint, status_code, base_path),
+                    methods=[method],
+                    status_code=status_code,
+                    tags=[self.tag],
+                    name=endpoint.__name__,
+                    operation_id=endpoint.__name__,
+                    summary=summary.rstrip("."),
+                    description=description or summary,
+                    dependencies=list(dependencies),
+                    responses=documented,
+                    openapi_extra={**(openapi_extra or {}), **extra, **({UNLIMITED: True} if unlimited_body else {})},
+                    **options,
+                )
+
+            self._declared.append(make)
+            return endpoint
+
+        return declare
+
+
+def _represented(endpoint: Endpoint, status_code: int, base_path: str) -> Endpoint:
+    """Give single resources their entity tag and address; everything else is FastAPI's to serialise."""
+
+    @wraps(endpoint)
+    async def represented(*args: Any, **kwargs: Any) -> Any:
+        result = await endpoint(*args, **kwargs)
+        return ResourceResponse(result, status_code, base_path) if isinstance(result, Resource) else result
+
+    return represented  # type: ignore[return-value]
+
+
+def _problem(status: int) -> dict[str, Any]:
+    return {"description": _PROBLEMS[status], "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}}

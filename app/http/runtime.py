@@ -1,0 +1,29 @@
+"""What a running service consists of, built once by ``main`` and reached from every request."""
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from app.authn.resolver import ActorResolver, ProxyTrust
+from app.blobs.store import BlobStore
+from app.unit_of_work import WorkContext
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The capabilities of this process and the limits of its edge."""
+
+    context: WorkContext
+    store: BlobStore
+    resolver: ActorResolver
+    trust: ProxyTrust
+    base_path: str
+    max_body_bytes: int
+    max_upload_bytes: int
+    may_create_organizations: bool
+
+
+def runtime_of(connection: HTTPConnection) -> Runtime:
+    """The runtime of the app that serves this request."""
+    runtime: Runtime = connection.app.state.runtime
+    return runtime

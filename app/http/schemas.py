@@ -1,0 +1,254 @@
+"""The wire shapes every resource shares, and the one set of types for text that comes in."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
+
+from app.core.actors import MAX_ACTOR_ID, Actor, ActorType
+from app.core.errors import InvalidError
+from app.core.pagination import (
+    CursorPage,
+    CursorRequest,
+    InvalidCursorError,
+    Page,
+    PageRequest,
+    decode_cursor,
+    fingerprint,
+)
+from app.core.resources import ResourceRef, ResourceType
+from app.core.text import MAX_JSON_BYTES, InvalidTextError, check_json, clean_identifier
+from app.db.base import MAX_NAME
+from app.http.conditional import etag_of
+
+ItemT = TypeVar("ItemT", bound=BaseModel)
+
+DEFAULT_SIZE = 20
+MAX_SIZE = 500
+
+
+def _clean(longest: int) -> Callable[[str], str]:
+    def clean(value: str) -> str:
+        try:
+            return clean_identifier(value, longest)
+        except InvalidTextError as error:
+            raise ValueError(f"this value {error}") from None
+
+    return clean
+
+
+def _blank_is_absent(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _clean_if_given(value: str | None) -> str | None:
+    return None if value is None else _clean(MAX_NAME)(value)
+
+
+def _json_object(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return check_json(value)
+    except InvalidTextError as error:
+        raise ValueError(f"this value {error}") from None
+
+
+def _with_offset(value: datetime) -> datetime:
+    if not 1900 <= value.year <= 9000:  # noqa: PLR2004 - what both databases and every client can hold
+        raise ValueError("the year is out of range")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Marks a string that comes in: trimmed, not empty, at most ``longest`` characters, no control characters, valid Unicode."""
+
+    longest: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Clean the string after it was checked to be one."""
+        return no_info_after_validator_function(_clean(self.longest), handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Show the bounds."""
+        return {**handler(schema), "minLength": 1, "maxLength": self.longest}
+
+
+Name = Annotated[str, Text(MAX_NAME)]
+ActorId = Annotated[str, Text(MAX_ACTOR_ID)]
+Search = Annotated[str | None, BeforeValidator(_blank_is_absent), AfterValidator(_clean_if_given), Field(max_length=MAX_NAME)]
+Moment = Annotated[AwareDatetime, AfterValidator(_with_offset)]
+Metadata = Annotated[
+    dict[str, Any],
+    AfterValidator(_json_object),
+    Field(description=f"Any JSON object: at most {MAX_JSON_BYTES // 1024} KiB, 32 levels deep.", examples=[{"plan": "pro"}]),
+]
+
+
+class Schema(BaseModel):
+    """Base of what the service answers; read from rows by attribute."""
+
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+
+
+class Command(BaseModel):
+    """Base of what a client sends: unknown fields are refused, so a typo or an id smuggled in never passes silently."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Resource(Schema):
+    """A single object with an address, a revision and so an entity tag."""
+
+    collection: ClassVar[str]
+    id: UUID
+    created_at: datetime
+    updated_at: datetime
+    created_by_subject: str
+    """Who created it: `user:alice`."""
+    _etag: str = PrivateAttr(default="")
+
+    @property
+    def etag(self) -> str:
+        """The strong entity tag of this revision."""
+        return self._etag
+
+    @classmethod
+    def from_row(cls, row: Any) -> Self:
+        """Read a row of the database."""
+        shown = cls.model_validate(row)
+        shown._etag = etag_of(row)  # noqa: SLF001 - its own private attribute
+        return shown
+
+
+class ActorRef(Schema):
+    """An actor."""
+
+    type: ActorType
+    id: str
+
+    @classmethod
+    def of(cls, actor: Actor) -> Self:
+        """Its wire form."""
+        return cls(type=actor.type, id=actor.id)
+
+
+class ResourceRefRead(Schema):
+    """A resource."""
+
+    type: ResourceType
+    id: UUID
+
+    @classmethod
+    def of(cls, ref: ResourceRef) -> Self:
+        """Its wire form."""
+        return cls(type=ref.type, id=ref.id)
+
+
+class PageRead(BaseModel, Generic[ItemT]):
+    """A numbered page."""
+
+    items: list[ItemT]
+    total_items: int
+    page: int
+    size: int
+    total_pages: int
+    has_next: bool
+    has_previous: bool
+
+
+class CursorPageRead(BaseModel, Generic[ItemT]):
+    """A keyset page."""
+
+    items: list[ItemT]
+    next_cursor: str | None
+    has_more: bool
+
+
+def lower_case(value: Any) -> Any:
+    """Sort columns and directions are matched without regard to case."""
+    return value.lower() if isinstance(value, str) else value
+
+
+class ListQuery(BaseModel):
+    """Query parameters of a list: numbered pages (`page`, `size`) or keyset pages (`limit`, `cursor`), filters beside them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    default_sort: ClassVar[str]
+
+    page: Annotated[int, Field(ge=0)] | None = None
+    """Number of the page, from 0. Default 0."""
+    size: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
+    """Rows on a page, 1 to 500. Default 20."""
+    sort: StrEnum | None = None  # each list narrows it to its own columns
+    direction: Annotated[Literal["asc", "desc"], BeforeValidator(lower_case)] | None = None
+    """`asc` (default) or `desc`, in any case."""
+    cursor: Annotated[str, Field(max_length=4096)] | None = None
+    """Continue a keyset page: its `next_cursor`."""
+    limit: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
+    """Ask for keyset pages of this many rows (1 to 500): they cost the same however long the list is."""
+
+    def filters(self) -> Mapping[str, Any]:
+        """The filters that were given."""
+        return self.model_dump(mode="json", exclude=set(ListQuery.model_fields), exclude_none=True)
+
+    def request(self) -> PageRequest | CursorRequest:
+        """The page that is asked for.
+
+        Raises:
+            InvalidError: both ways of paging at once, or a cursor of another list, order or filter.
+        """
+        sort = self.sort.value if self.sort is not None else self.default_sort
+        descending = self.direction == "desc"
+        if self.cursor is None and self.limit is None:
+            return PageRequest(self.page or 0, self.size or DEFAULT_SIZE, sort, descending)
+        if self.page is not None or self.size is not None:
+            raise InvalidError("cannot be combined with page or size", pointer="query.cursor" if self.cursor else "query.limit")
+        return self.keyset(self.limit or DEFAULT_SIZE)
+
+    def keyset(self, limit: int) -> CursorRequest:
+        """The keyset page of ``limit`` rows from the cursor on.
+
+        Raises:
+            InvalidError: a cursor of another list, order or filter.
+        """
+        sort = self.sort.value if self.sort is not None else self.default_sort
+        descending = self.direction == "desc"
+        bound_to = fingerprint({"list": type(self).__name__, "sort": sort, "descending": descending, **self.filters()})
+        try:
+            after = decode_cursor(self.cursor, bound_to) if self.cursor is not None else None
+        except InvalidCursorError as error:
+            raise InvalidError(str(error), pointer="query.cursor", code="invalid_cursor") from None
+        return CursorRequest(limit, sort, descending, after, bound_to)
+
+
+def show_page(page: Page[Any] | CursorPage[Any], read: type[ItemT]) -> PageRead[ItemT] | CursorPageRead[ItemT]:
+    """The wire form of a page of rows."""
+    items = [read.model_validate(row) for row in page.items]
+    if isinstance(page, CursorPage):
+        return CursorPageRead(items=items, next_cursor=page.next_cursor, has_more=page.next_cursor is not None)
+    size, number = page.request.size, page.request.page
+    pages = -(-page.total // size)
+    return PageRead(
+        items=items,
+        total_items=page.total,
+        page=number,
+        size=size,
+        total_pages=pages,
+        has_next=number + 1 < pages,
+        has_previous=number > 0,
+    )

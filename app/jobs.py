@@ -1,0 +1,63 @@
+"""Work of the service itself, beside the requests."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from app.blobs.store import BlobStore
+from app.blobs.sweeper import sweep
+from app.unit_of_work import WorkContext, write_denials
+
+_log = logging.getLogger(__name__)
+
+DENIAL_INTERVAL_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """How often, and how old."""
+
+    sweep_min_age: timedelta
+    sweep_interval_seconds: int
+
+
+@asynccontextmanager
+async def run_jobs(context: WorkContext, store: BlobStore, plan: JobPlan) -> AsyncIterator[None]:
+    """Run the jobs while the block lasts; what is collected in memory is written before it ends."""
+
+    async def sweep_once() -> None:
+        await sweep(context.database, store, plan.sweep_min_age)
+
+    async def write_once() -> None:
+        await write_denials(context)
+
+    tasks = [
+        asyncio.create_task(_repeat(write_once, DENIAL_INTERVAL_SECONDS), name="denied attempts"),
+        asyncio.create_task(_repeat(sweep_once, plan.sweep_interval_seconds), name="sweeper"),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await _once(lambda: write_denials(context, all_of_them=True), "denied attempts")
+
+
+async def _repeat(job: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+    while True:
+        await _once(job, asyncio.current_task().get_name())  # type: ignore[union-attr] # runs as a task
+        if not pause_seconds:
+            return
+        await asyncio.sleep(pause_seconds)
+
+
+async def _once(job: Callable[[], Awaitable[Any]], name: str) -> None:
+    try:
+        await job()
+    except Exception:  # noqa: BLE001 - a job that fails is tried again; the service goes on
+        _log.exception("job failed: %s", name)

@@ -1,0 +1,145 @@
+"""Builds the service from its settings: the only place where everything meets."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.api import RESOURCES
+from app.audit.denials import DeniedAttempts
+from app.authn.resolver import ActorResolver, HeaderActorResolver, ProxyTrust
+from app.authz.builtin import BuiltinPolicyEngine
+from app.blobs.disk import DiskBlobStore
+from app.blobs.store import BlobStoreError
+from app.core.actors import Actor
+from app.core.errors import AppError
+from app.db.engine import Database, PoolLimits
+from app.db.migrations import migrate, require_head
+from app.http import docs, ops
+from app.http.middleware import EdgeMiddleware
+from app.http.openapi import make_openapi
+from app.http.problems import handle_error
+from app.http.routes import ACTIONS, OPEN_BECAUSE
+from app.http.routing import RouteIndex
+from app.http.runtime import Runtime
+from app.jobs import JobPlan, run_jobs
+from app.settings import OrganizationCreation, Settings, load_settings
+from app.unit_of_work import WorkContext
+
+_log = logging.getLogger(__name__)
+
+
+class UnguardedRouteError(RuntimeError):
+    """A route names neither an action nor a reason to be open."""
+
+
+def make_database(settings: Settings) -> Database:
+    """The database the settings name.
+
+    Raises:
+        DatabaseURLError: it is of no kind this service takes.
+    """
+    limits = PoolLimits(
+        size=settings.database.pool_size,
+        checkout_seconds=settings.database.pool_timeout_seconds,
+        statement_seconds=settings.database.statement_timeout_seconds,
+        lock_seconds=settings.database.lock_timeout_seconds,
+        transaction_pooler=settings.database.transaction_pooler,
+    )
+    return Database.from_url(settings.db_url.get_secret_value(), limits)
+
+
+def make_store(settings: Settings) -> DiskBlobStore:
+    """The blob store the settings name."""
+    return DiskBlobStore(settings.storage.local.base_path)
+
+
+async def prepare_schema(database: Database) -> None:
+    """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
+
+    Raises:
+        SchemaVersionError: the PostgreSQL schema is not the one this release needs.
+    """
+    if database.is_sqlite:
+        await migrate(database)
+    else:
+        await require_head(database)
+
+
+def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolver | None = None) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: the configuration; read from the environment when absent.
+        actor_resolver: decides who is calling, instead of the actor header and the anonymous actor.
+
+    Raises:
+        SettingsError: the environment holds a setting that cannot be used.
+        UnguardedRouteError: a route was declared without a guard.
+    """
+    settings = settings or load_settings()
+    runtime = _make_runtime(settings, actor_resolver)
+    routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
+    _require_guards(routes)
+    plan = JobPlan(timedelta(seconds=settings.storage.sweep_min_age_seconds), settings.storage.sweep_interval_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await prepare_schema(runtime.context.database)
+            await runtime.store.open()
+            async with run_jobs(runtime.context, runtime.store, plan):
+                yield
+        finally:
+            await runtime.context.database.aclose()
+            await runtime.store.aclose()
+
+    app = FastAPI(title="SaaSBase Server", version=version(ops.DISTRIBUTION), docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.runtime = runtime
+    app.router.routes.append(RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
+    app.include_router(ops.router)
+    app.include_router(docs.router)
+    app.mount(docs.PREFIX, docs.static_files, name="static")
+    app.add_middleware(EdgeMiddleware)
+    for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
+        app.add_exception_handler(error, handle_error)
+    document: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not document:
+            document.update(make_openapi(app, routes, settings.actor.header))
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way
+    return app
+
+
+def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> Runtime:
+    secret = settings.actor.proxy_secret
+    trust = ProxyTrust(settings.actor.trusted_proxies, secret.get_secret_value() if secret else None)
+    anonymous = Actor.from_subject(settings.actor.anonymous) if settings.actor.anonymous.strip() else None
+    return Runtime(
+        context=WorkContext(make_database(settings), BuiltinPolicyEngine(), DeniedAttempts()),
+        store=make_store(settings),
+        resolver=actor_resolver or HeaderActorResolver(settings.actor.header, trust, anonymous),
+        trust=trust,
+        base_path=settings.web.base_path,
+        max_body_bytes=settings.web.max_body_bytes,
+        max_upload_bytes=settings.storage.max_upload_bytes,
+        may_create_organizations=settings.organizations.creation is OrganizationCreation.AUTHENTICATED,
+    )
+
+
+def _require_guards(routes: list[APIRoute]) -> None:
+    for route in routes:
+        declared = route.openapi_extra or {}
+        if ACTIONS not in declared and OPEN_BECAUSE not in declared:
+            raise UnguardedRouteError(f"{route.methods} {route.path}")

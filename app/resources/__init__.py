@@ -1,0 +1,1 @@
+"""The nouns of the API; strangers to one another."""

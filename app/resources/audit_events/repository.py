@@ -1,0 +1,43 @@
+"""SQL of the audit trail."""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Row, select
+
+from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.db.repository import Repository, SortColumns, wire_columns
+from app.models import AuditEvent
+from app.resources.audit_events.schemas import AuditEventListQuery
+from app.unit_of_work import UnitOfWork
+
+
+class AuditEventRepository(Repository):
+    """Selects over ``audit_events``."""
+
+    model = AuditEvent
+    sort_columns: ClassVar[SortColumns] = {"occurred_at": AuditEvent.occurred_at, "action": AuditEvent.action}
+
+    def __init__(self, work: UnitOfWork) -> None:
+        super().__init__(work.session)
+        self._work = work
+
+    async def list_visible(self, query: AuditEventListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+        """The events of organizations and projects whose members the actor manages."""
+        exact = {
+            AuditEvent.organization_id: query.organization_id,
+            AuditEvent.project_id: query.project_id,
+            AuditEvent.action: query.action,
+            AuditEvent.outcome: query.outcome,
+            AuditEvent.actor_type: query.actor_type,
+            AuditEvent.actor_id: query.actor_id,
+            AuditEvent.resource_type: query.resource_type,
+            AuditEvent.resource_id: query.resource_id,
+            AuditEvent.correlation_id: query.correlation_id,
+        }
+        statement = self._work.only_visible(select(*wire_columns(AuditEvent)), AuditEvent)
+        statement = statement.where(*(column == value for column, value in exact.items() if value is not None))
+        if query.occurred_from is not None:
+            statement = statement.where(AuditEvent.occurred_at >= query.occurred_from)
+        if query.occurred_to is not None:
+            statement = statement.where(AuditEvent.occurred_at <= query.occurred_to)
+        return await self.page(statement, request)

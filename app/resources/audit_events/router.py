@@ -1,0 +1,65 @@
+"""Routes of the audit trail."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Query, Request, Response
+
+from app.core.permissions import Action
+from app.core.resources import ResourceType
+from app.http.bounded import bounded
+from app.http.dependencies import Work
+from app.http.routes import Routes
+from app.http.schemas import CursorPageRead, PageRead, Text, show_page
+from app.http.targets import everything
+from app.models.audit_event import MAX_CORRELATION
+from app.resources.audit_events.repository import AuditEventRepository
+from app.resources.audit_events.schemas import AuditEventListQuery, AuditEventRead
+
+routes = Routes("audit-events")
+
+CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
+
+
+async def open_audit_events(work: Work) -> AuditEventRepository:
+    """The audit trail for this request. It has no rules of its own, so there is no service between."""
+    return AuditEventRepository(work)
+
+
+AuditEvents = Annotated[AuditEventRepository, Depends(open_audit_events)]
+
+
+@routes.get("/audit-events", allow=Action.MEMBER_MANAGE, on=everything)
+async def list_audit_events(
+    query: Annotated[AuditEventListQuery, Query()], events: AuditEvents
+) -> PageRead[AuditEventRead] | CursorPageRead[AuditEventRead]:
+    """List what happened in the organizations and projects whose members you manage."""
+    return show_page(await events.list_visible(query, query.request()), AuditEventRead)
+
+
+@routes.get("/audit-events/by-resource", allow=Action.MEMBER_MANAGE, on=everything)
+async def list_audit_events_of_resource(
+    resource_type: ResourceType, resource_id: UUID, request: Request, response: Response, events: AuditEvents
+) -> list[AuditEventRead]:
+    """List what happened to one resource, as an array.
+
+    At most 1000, oldest first; a `Link` header with `rel="next"` leads to the rest.
+    """
+    query = AuditEventListQuery(resource_type=resource_type, resource_id=resource_id)
+    return await bounded(
+        request, response, query, "/audit-events", read=AuditEventRead, fetch=lambda page: events.list_visible(query, page)
+    )
+
+
+@routes.get("/audit-events/by-correlation/{correlation_id}", allow=Action.MEMBER_MANAGE, on=everything)
+async def list_audit_events_of_correlation(
+    correlation_id: CorrelationId, request: Request, response: Response, events: AuditEvents
+) -> list[AuditEventRead]:
+    """List what happened under one correlation id, as an array.
+
+    At most 1000, oldest first; a `Link` header with `rel="next"` leads to the rest.
+    """
+    query = AuditEventListQuery(correlation_id=correlation_id)
+    return await bounded(
+        request, response, query, "/audit-events", read=AuditEventRead, fetch=lambda page: events.list_visible(query, page)
+    )

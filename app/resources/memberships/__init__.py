@@ -1,0 +1,1 @@
+"""The memberships of the API."""

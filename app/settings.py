@@ -1,0 +1,201 @@
+"""Everything that can be configured: environment variables with the prefix ``SAASBASE_`` and ``__`` between levels, or a ``.env`` file."""
+
+import os
+from collections.abc import Iterator
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "SAASBASE_"
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; one clear line for each fault."""
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _networks(values: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(value, strict=False) for value in values)
+
+
+def _base_path(value: str) -> str:
+    path = "/" + value.strip("/")
+    return "" if path == "/" else path
+
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: _networks(_split(v)))]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names in it are refused."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class DatabaseSettings(Section):
+    """The connection pool and its limits."""
+
+    pool_size: int = Field(default=8, ge=1, le=200)
+    """Connections per worker process; 4 to 8 are best on a small machine."""
+    pool_timeout_seconds: float = Field(default=30, gt=0)
+    """How long a request waits for a free connection before it is answered 503."""
+    statement_timeout_seconds: float = Field(default=30, ge=0)
+    """PostgreSQL: a statement that runs longer is cancelled; 0 = no limit."""
+    lock_timeout_seconds: float = Field(default=10, ge=0)
+    """PostgreSQL: a wait for a lock that takes longer fails; SQLite: how long a writer waits for another process."""
+    transaction_pooler: bool = False
+    """Set to true behind PgBouncer in transaction pooling mode: no prepared statement outlives its transaction."""
+
+
+class LocalStorageSettings(Section):
+    """Documents on disk."""
+
+    base_path: Path = Path("data/documents")
+    """Folder for the contents of documents; created when absent."""
+
+
+class StorageSettings(Section):
+    """Where documents lie and how large they may be."""
+
+    local: LocalStorageSettings = LocalStorageSettings()
+    max_upload_bytes: int = Field(default=5 * 1024**3, ge=1)
+    """Largest document; a larger upload is answered 413 while it streams."""
+    sweep_min_age_seconds: int = Field(default=3600, ge=0)
+    """The sweeper removes contents without a row only when they are older than this."""
+    sweep_interval_seconds: int = Field(default=3600, ge=0)
+    """Pause between two runs of the sweeper; 0 = only at start."""
+
+
+class ActorSettings(Section):
+    """Who is calling."""
+
+    header: str = Field(default="X-SaaSBase-Actor", pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """Request header that names the actor as type:id, believed only from trusted proxies."""
+    trusted_proxies: Networks = ()
+    """Comma-separated networks (CIDR) whose requests may name their actor in the header; empty = the header is ignored."""
+    proxy_secret: SecretStr | None = None
+    """When set, a trusted proxy must also send this value in X-SaaSBase-Proxy-Secret."""
+    anonymous: str = "service:anonymous"
+    """Actor of a caller who shows no identity; empty = such callers are answered 401."""
+
+
+class OrganizationCreation(StrEnum):
+    """Who may create organizations."""
+
+    AUTHENTICATED = "authenticated"
+    NONE = "none"
+
+
+class OrganizationSettings(Section):
+    """Rules for organizations."""
+
+    creation: OrganizationCreation = OrganizationCreation.AUTHENTICATED
+    """Who may create organizations: authenticated (users, services, agents) or none."""
+
+
+class WebSettings(Section):
+    """The HTTP surface."""
+
+    enabled: bool = True
+    """false = no API routes at all, only the health routes."""
+    base_path: Annotated[str, AfterValidator(_base_path)] = "/api"
+    """Prefix of every API route; may be empty."""
+    max_body_bytes: int = Field(default=1024**2, ge=1024)
+    """Largest JSON body; a larger one is answered 413. Uploads have their own limit."""
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe line that is written."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class LogSettings(Section):
+    """Log lines."""
+
+    level: LogLevel = LogLevel.INFO
+    """DEBUG, INFO, WARNING or ERROR."""
+    format: LogFormat = LogFormat.AUTO
+    """console, json, or auto: console in a terminal, json elsewhere."""
+
+
+class Settings(BaseSettings):
+    """The whole configuration, validated once at start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=False,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    db_url: SecretStr = SecretStr("sqlite:///data/saasbase.db")
+    """sqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/NAME, their +aiosqlite and +asyncpg forms, or jdbc:sqlite:FILE, jdbc:postgresql://..."""
+    database: DatabaseSettings = DatabaseSettings()
+    storage: StorageSettings = StorageSettings()
+    actor: ActorSettings = ActorSettings()
+    organizations: OrganizationSettings = OrganizationSettings()
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, which wins over ``.env``."""
+        return init_settings, env_settings, dotenv_settings
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the configuration.
+
+    Raises:
+        SettingsError: an unknown name or a bad value, one line for each; values are never repeated.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name for name in os.environ if name.startswith(PREFIX) and name.removeprefix(PREFIX).partition("__")[0].upper() not in known
+    )
+    lines = [f"{name}: there is no such setting" for name in unknown]
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        lines.extend(_fault_lines(error))
+    else:
+        if not lines:
+            return settings
+    raise SettingsError("\n".join(lines))
+
+
+def _fault_lines(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        path = "__".join(str(part) for part in fault["loc"]).upper()
+        name = path if path.startswith(PREFIX) else PREFIX + path
+        yield f"{name}: " + ("there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"])

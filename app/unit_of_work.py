@@ -1,0 +1,239 @@
+"""One request's work: locate, admit, record, commit; one transaction, one tenant, one actor."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Select, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from app.audit.denials import DeniedAttempts
+from app.audit.trail import Origin, Subject, make_event
+from app.authz.engine import Located, PolicyEngine
+from app.authz.memberships import holds_directly
+from app.authz.tree import KEYS
+from app.core.actors import Actor, ActorType, Identity
+from app.core.clock import now
+from app.core.errors import AppError, ForbiddenError, NotFoundError, UnauthenticatedError
+from app.core.events import AuditAction, Outcome
+from app.core.permissions import Action, Role
+from app.core.resources import ResourceRef
+from app.db.base import Base
+from app.db.engine import Database
+from app.db.tenancy import TenantSession, rows_filtered
+from app.models import AuditEvent
+
+_log = logging.getLogger(__name__)
+
+SYSTEM: Final = Identity(Actor(ActorType.SERVICE, "saasbase"), "system")
+_INSERT_EVENTS: Final = insert(AuditEvent)
+
+Callback = Callable[[], Awaitable[None]]
+
+
+class UnrecordedChangeError(RuntimeError):
+    """A transaction that changed something recorded nothing; it is rolled back. A fault of this service."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkContext:
+    """What every unit of work of a process shares."""
+
+    database: Database
+    policy: PolicyEngine
+    denials: DeniedAttempts
+
+
+class UnitOfWork:
+    """Everything a service may do to the database on behalf of one actor.
+
+    Until ``admit`` (or ``admit_everywhere``) has said yes, the session reads and writes nothing.
+    """
+
+    def __init__(self, context: WorkContext, identity: Identity, origin: Origin, *, is_read_only: bool) -> None:
+        self.identity = identity
+        self.origin = origin
+        self.expected_revision: int | None = None
+        self._context = context
+        self._events: list[dict[str, Any]] = []
+        self._listed: Action | None = None
+        self._after_commit: list[Callback] = []
+        self._after_rollback: list[Callback] = []
+        engine = context.database.reader if is_read_only else context.database.writer
+        self.session = AsyncSession(engine, sync_session_class=TenantSession, is_read_only=is_read_only)
+
+    @property
+    def actor(self) -> Actor:
+        """Who is acting."""
+        return self.identity.actor
+
+    async def locate(self, key: InstrumentedAttribute[Any], value: Any) -> Located:
+        """Find a resource by a unique column, together with the actor's roles on it, in one statement.
+
+        Nothing about it may be told before ``admit``.
+
+        Raises:
+            NotFoundError: there is none (for an anonymous caller UnauthenticatedError: it learns nothing about existence).
+        """
+        async with self._context.database.open_read() as connection:
+            found = await self._context.policy.locate(connection, self.actor, key, value, now())
+        if found is None:
+            raise self._hidden()
+        return found
+
+    async def locate_ref(self, ref: ResourceRef) -> Located:
+        """The same by type and id.
+
+        Raises:
+            NotFoundError: see ``locate``.
+        """
+        if ref.type not in KEYS:
+            raise self._hidden()
+        return await self.locate(KEYS[ref.type], ref.id)
+
+    async def holds_directly(self, ref: ResourceRef, role: Role) -> bool:
+        """Whether the actor himself, not a group of his, was given that role on that resource."""
+        async with self._context.database.open_read() as connection:
+            return await holds_directly(connection, ref, self.actor, role)
+
+    async def admit(self, target: Located, *actions: Action) -> None:
+        """Let the actor go on if he may take any of the actions on the target, and pin the session to the target's organization.
+
+        Raises:
+            UnauthenticatedError: the caller is anonymous and lacks the right.
+            NotFoundError: the actor may not see the target.
+            ForbiddenError: he may see it, but not do this.
+        """
+        if target.actions.isdisjoint(actions) and not target.concerns_only_the_actor:
+            self._note_denial(target, actions[0])
+            raise self._refusal(target, actions[0])
+        self.pin(target.organization_id)
+
+    async def admit_everywhere(self, action: Action) -> None:
+        """Let the actor list whatever he may take the action on; the session then passes only statements made by ``only_visible``.
+
+        Raises:
+            UnauthenticatedError: the caller is anonymous and holds the action on nothing.
+        """
+        if self.identity.is_anonymous:
+            async with self._context.database.open_read() as connection:
+                if not await self._context.policy.holds_anywhere(connection, self.actor, action, now()):
+                    raise self._hidden()
+        self._listed = action
+        self._tenant_session.list_parameters = self._context.policy.asking(self.actor, now())
+
+    def only_visible(self, statement: Select[Any], model: type[Base]) -> Select[Any]:
+        """Confine a select to the rows of ``model`` the actor was admitted to; all rows of the tenant when one is pinned."""
+        if self._listed is None:
+            return statement
+        return rows_filtered(statement, model, self._context.policy.visible_rows(model, self._listed))
+
+    def pin(self, organization_id: UUID) -> None:
+        """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
+        self._tenant_session.pin_tenant(organization_id)
+
+    def record(self, action: AuditAction, subject: Subject | Located, **details: Any) -> None:
+        """Write an audit event with the commit, in the same transaction."""
+        if isinstance(subject, Located):
+            subject = Subject(subject.ref, subject.organization_id, subject.project_id)
+        self._events.append(make_event(self.identity, self.origin, action, subject, details))
+
+    def adopt(self, events: list[dict[str, Any]]) -> None:
+        """Write events that were made earlier with the commit."""
+        self._events.extend(events)
+
+    def after_commit(self, callback: Callback) -> None:
+        """Run something once the transaction is durable; a failure is logged, not told."""
+        self._after_commit.append(callback)
+
+    def after_rollback(self, callback: Callback) -> None:
+        """Undo something outside the database if the transaction does not become durable."""
+        self._after_rollback.append(callback)
+
+    async def commit(self) -> None:
+        """Write the events and make everything durable.
+
+        Raises:
+            UnrecordedChangeError: something was changed and nothing recorded.
+        """
+        if self._tenant_session.has_changed and not self._events:
+            raise UnrecordedChangeError("a change without an audit event")
+        if self._events:
+            await self.session.execute(_INSERT_EVENTS, self._events)
+        # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
+        self._after_rollback.clear()
+        await self.session.commit()
+        await self.session.close()
+        await _run(self._after_commit)
+
+    async def rollback(self) -> None:
+        """Leave nothing behind. Harmless after a commit."""
+        await self.session.close()
+        await _run(self._after_rollback)
+
+    @property
+    def _tenant_session(self) -> TenantSession:
+        session = self.session.sync_session
+        if not isinstance(session, TenantSession):  # pragma: no cover - made above
+            raise TypeError(session)
+        return session
+
+    def _refusal(self, target: Located, action: Action) -> AppError:
+        if self.identity.is_anonymous or not target.is_readable:
+            return self._hidden()
+        return ForbiddenError(f"{self.actor.subject} may not {action.value} here.")
+
+    def _hidden(self) -> AppError:
+        return UnauthenticatedError("This needs an identity that may see it.") if self.identity.is_anonymous else NotFoundError()
+
+    def _note_denial(self, target: Located, action: Action) -> None:
+        subject = Subject(target.ref, target.organization_id, target.project_id)
+        event = make_event(
+            self.identity, self.origin, AuditAction.ACCESS_DENIED, subject, {"asked_action": action.value}, outcome=Outcome.DENIED
+        )
+        self._context.denials.add(self.actor, event, action.value)
+
+
+async def _run(callbacks: list[Callback]) -> None:
+    while callbacks:
+        callback = callbacks.pop(0)
+        try:
+            await callback()
+        except Exception:  # noqa: BLE001 - the answer is decided already
+            _log.exception("a step after the transaction failed")
+
+
+@asynccontextmanager
+async def open_work(context: WorkContext, identity: Identity, origin: Origin, *, is_read_only: bool) -> AsyncIterator[UnitOfWork]:
+    """A unit of work that commits when the block ends and rolls back when it raises."""
+    work = UnitOfWork(context, identity, origin, is_read_only=is_read_only)
+    try:
+        yield work
+        await work.commit()
+    finally:
+        await work.rollback()
+
+
+@asynccontextmanager
+async def open_system_work(context: WorkContext, reason: str, organization_id: UUID) -> AsyncIterator[UnitOfWork]:
+    """Work of the service itself in one organization, without a request: named, logged and recorded like any other."""
+    _log.debug("system work: %s", reason)
+    async with open_work(context, SYSTEM, Origin(), is_read_only=False) as work:
+        work.pin(organization_id)
+        yield work
+
+
+async def write_denials(context: WorkContext, *, all_of_them: bool = False) -> int:
+    """Write the refusals that are due; returns how many rows."""
+    due = context.denials.take_due(all_of_them=all_of_them)
+    by_tenant: dict[UUID, list[dict[str, Any]]] = {}
+    for event in due:
+        by_tenant.setdefault(event["organization_id"], []).append(event)
+    for organization_id, events in by_tenant.items():
+        async with open_system_work(context, "denied attempts", organization_id) as work:
+            work.adopt(events)
+    return len(due)
