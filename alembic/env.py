@@ -2,12 +2,13 @@
 
 import asyncio
 
+from sqlalchemy import Connection
+
 from alembic import context
 from app import models  # noqa: F401 - registers every table
 from app.db.base import Base
 from app.db.engine import Database
 from app.settings import load_settings
-from sqlalchemy import Connection
 
 
 def run(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """The ``saasbase`` command."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Coroutine
 from datetime import timedelta
@@ -32,19 +33,23 @@ def serve(
     """Serve the API. A SQLite database is migrated first; a PostgreSQL one must be at this release's schema."""
     import uvicorn
 
-    from app.main import make_database, prepare_schema
+    from app.main import make_database, make_store, prepare_schema
 
     settings = _settings()
 
     async def prepare() -> None:
-        database = make_database(settings)
+        database, store = make_database(settings), make_store(settings)
         try:
             await prepare_schema(database)
+            await store.open()
         finally:
             await database.aclose()
+            await store.aclose()
 
     _run(prepare())
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
+    # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -88,7 +93,7 @@ def sweep(
 ) -> None:
     """Remove contents that no document version names, once."""
     from app.blobs.sweeper import sweep as run_sweep
-    from app.main import make_database, make_store
+    from app.main import make_database, make_store, prepare_schema
 
     settings = _settings()
     age = settings.storage.sweep_min_age_seconds if min_age is None else min_age
@@ -96,6 +101,7 @@ def sweep(
     async def sweep_once() -> str:
         database, store = make_database(settings), make_store(settings)
         try:
+            await prepare_schema(database)
             await store.open()
             found = await run_sweep(database, store, timedelta(seconds=age))
         finally:
@@ -125,14 +131,21 @@ def _settings() -> Settings:
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.blobs.store import BlobStoreError
 
     try:
         return asyncio.run(work)
-    except (DatabaseURLError, SchemaVersionError, BlobStoreError) as error:
+    except DatabaseURLError as error:
+        _fail(f"SAASBASE_DB_URL: {error}")
+    except SchemaVersionError as error:
         _fail(str(error))
+    except CommandError as error:  # a version this release does not know: the database was migrated by a newer one
+        _fail(f"the schema cannot be migrated: {error}")
+    except BlobStoreError as error:
+        _fail(f"documents cannot be stored (SAASBASE_STORAGE__LOCAL__BASE_PATH): {error}")
     except (SQLAlchemyError, OSError) as error:
         _fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
 

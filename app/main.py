@@ -21,7 +21,7 @@ from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError
 from app.core.actors import Actor
 from app.core.errors import AppError
-from app.db.engine import Database, PoolLimits
+from app.db.engine import UNSUPPORTED_URL, Database, DatabaseURLError, PoolLimits
 from app.db.migrations import migrate, require_head
 from app.http import docs, ops
 from app.http.middleware import EdgeMiddleware
@@ -54,7 +54,12 @@ def make_database(settings: Settings) -> Database:
         lock_seconds=settings.database.lock_timeout_seconds,
         transaction_pooler=settings.database.transaction_pooler,
     )
-    return Database.from_url(settings.db_url.get_secret_value(), limits)
+    try:
+        return Database.from_url(settings.db_url.get_secret_value(), limits)
+    except DatabaseURLError:
+        raise
+    except ValueError:  # a port that is no number: the text of this error can be a part of the password
+        raise DatabaseURLError(UNSUPPORTED_URL) from None
 
 
 def make_store(settings: Settings) -> DiskBlobStore:
@@ -141,5 +146,6 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
 def _require_guards(routes: list[APIRoute]) -> None:
     for route in routes:
         declared = route.openapi_extra or {}
-        if ACTIONS not in declared and OPEN_BECAUSE not in declared:
+        is_guarded = bool(declared.get(ACTIONS)) and bool(route.dependencies)
+        if not is_guarded and not declared.get(OPEN_BECAUSE, "").strip():
             raise UnguardedRouteError(f"{route.methods} {route.path}")

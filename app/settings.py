@@ -1,6 +1,7 @@
 """Everything that can be configured: environment variables with the prefix ``SAASBASE_`` and ``__`` between levels, or a ``.env`` file."""
 
 import os
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -8,9 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
+
+from app.core.actors import Actor, InvalidActorError
 
 PREFIX = "SAASBASE_"
+MAX_SECONDS = 366 * 86400
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
 class SettingsError(Exception):
@@ -22,12 +28,27 @@ def _split(value: Any) -> Any:
 
 
 def _networks(values: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(value, strict=False) for value in values)
+    try:
+        return tuple(ip_network(value, strict=False) for value in values)
+    except ValueError:  # its text repeats the value
+        raise ValueError("must be addresses or networks with commas between, such as 127.0.0.1/32,10.0.0.0/8") from None
 
 
 def _base_path(value: str) -> str:
     path = "/" + value.strip("/")
-    return "" if path == "/" else path
+    path = "" if path == "/" else path
+    if not _BASE_PATH.fullmatch(path):
+        raise ValueError("must be a path such as /api, of letters, digits and . _ ~ -")
+    return path
+
+
+def _actor_or_nobody(value: str) -> str:
+    if value.strip():
+        try:
+            Actor.from_subject(value)
+        except InvalidActorError as error:
+            raise ValueError(f"names no actor: {error}") from None
+    return value
 
 
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: _networks(_split(v)))]
@@ -36,7 +57,7 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeVali
 class Section(BaseModel):
     """A group of settings; unknown names in it are refused."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DatabaseSettings(Section):
@@ -44,11 +65,11 @@ class DatabaseSettings(Section):
 
     pool_size: int = Field(default=8, ge=1, le=200)
     """Connections per worker process; 4 to 8 are best on a small machine."""
-    pool_timeout_seconds: float = Field(default=30, gt=0)
+    pool_timeout_seconds: float = Field(default=30, gt=0, le=86400)
     """How long a request waits for a free connection before it is answered 503."""
-    statement_timeout_seconds: float = Field(default=30, ge=0)
+    statement_timeout_seconds: float = Field(default=30, ge=0, le=86400)
     """PostgreSQL: a statement that runs longer is cancelled; 0 = no limit."""
-    lock_timeout_seconds: float = Field(default=10, ge=0)
+    lock_timeout_seconds: float = Field(default=10, ge=0, le=86400)
     """PostgreSQL: a wait for a lock that takes longer fails; SQLite: how long a writer waits for another process."""
     transaction_pooler: bool = False
     """Set to true behind PgBouncer in transaction pooling mode: no prepared statement outlives its transaction."""
@@ -67,9 +88,9 @@ class StorageSettings(Section):
     local: LocalStorageSettings = LocalStorageSettings()
     max_upload_bytes: int = Field(default=5 * 1024**3, ge=1)
     """Largest document; a larger upload is answered 413 while it streams."""
-    sweep_min_age_seconds: int = Field(default=3600, ge=0)
+    sweep_min_age_seconds: int = Field(default=3600, ge=0, le=MAX_SECONDS)
     """The sweeper removes contents without a row only when they are older than this."""
-    sweep_interval_seconds: int = Field(default=3600, ge=0)
+    sweep_interval_seconds: int = Field(default=3600, ge=0, le=MAX_SECONDS)
     """Pause between two runs of the sweeper; 0 = only at start."""
 
 
@@ -80,9 +101,9 @@ class ActorSettings(Section):
     """Request header that names the actor as type:id, believed only from trusted proxies."""
     trusted_proxies: Networks = ()
     """Comma-separated networks (CIDR) whose requests may name their actor in the header; empty = the header is ignored."""
-    proxy_secret: SecretStr | None = None
-    """When set, a trusted proxy must also send this value in X-SaaSBase-Proxy-Secret."""
-    anonymous: str = "service:anonymous"
+    proxy_secret: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
+    """When not empty, a trusted proxy must also send this value in X-SaaSBase-Proxy-Secret."""
+    anonymous: Annotated[str, AfterValidator(_actor_or_nobody)] = "service:anonymous"
     """Actor of a caller who shows no identity; empty = such callers are answered 401."""
 
 
@@ -169,8 +190,19 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments win over the environment, which wins over ``.env``."""
+        """Arguments win over the environment, which wins over ``.env``; what else stands in a ``.env`` is for other programs."""
+        if isinstance(dotenv_settings, DotEnvSettingsSource):
+            dotenv_settings.env_vars = _ours(dotenv_settings)
         return init_settings, env_settings, dotenv_settings
+
+
+def setting_names(section: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
+    """The environment variable of every setting."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from setting_names(field.annotation, f"{prefix}{name.upper()}__")
+        else:
+            yield prefix + name.upper()
 
 
 def load_settings(**given: Any) -> Settings:
@@ -179,23 +211,28 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         SettingsError: an unknown name or a bad value, one line for each; values are never repeated.
     """
-    known = {name.upper() for name in Settings.model_fields}
-    unknown = sorted(
-        name for name in os.environ if name.startswith(PREFIX) and name.removeprefix(PREFIX).partition("__")[0].upper() not in known
-    )
-    lines = [f"{name}: there is no such setting" for name in unknown]
+    written = {name.upper() for name in (*os.environ, *_ours(DotEnvSettingsSource(Settings))) if name.upper().startswith(PREFIX)}
+    lines = [f"{name}: there is no such setting" for name in sorted(written - {*setting_names()})]
     try:
         settings = Settings(**given)
     except ValidationError as error:
         lines.extend(_fault_lines(error))
+    except UnreadableError as error:  # a whole section given as text, which is no setting
+        lines = lines or [str(error)]
     else:
         if not lines:
             return settings
-    raise SettingsError("\n".join(lines))
+    raise SettingsError("\n".join(dict.fromkeys(lines)))
+
+
+def _ours(source: DotEnvSettingsSource) -> dict[str, str | None]:
+    return {name: value for name, value in source.env_vars.items() if name.upper().startswith(PREFIX)}
 
 
 def _fault_lines(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         path = "__".join(str(part) for part in fault["loc"]).upper()
         name = path if path.startswith(PREFIX) else PREFIX + path
-        yield f"{name}: " + ("there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"])
+        yield f"{name}: " + (
+            "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+        )

@@ -70,7 +70,7 @@ class ProxyTrust:
             if not self.covers(client):
                 break
             try:
-                client = str(ip_address(hop))
+                client = str(ip_address(hop.partition("%")[0]))  # a zone means nothing beyond its own host
             except ValueError:
                 break
         return client
@@ -92,7 +92,7 @@ class HeaderActorResolver:
             # A credential that is not valid never falls through to a weaker proof.
             raise UnauthenticatedError("The Authorization header holds no valid credential.")
         named = _values(credentials.headers, self._header)
-        if named and self._is_believed(credentials):
+        if any(value.strip() for value in named) and self._is_believed(credentials):
             return Identity(self._read(named), "header")
         if self._anonymous is None:
             raise UnauthenticatedError("This service needs to know who is calling.")

@@ -61,9 +61,12 @@ class MembershipRepository(Repository):
         )
 
     async def revoke(self, ref: ResourceRef, actor: Actor, role: Role) -> bool:
-        """Remove a grant; whether there was one."""
-        removed = await self._session.execute(delete(Membership).where(*_is(ref, actor, role)).returning(Membership.id))
-        return removed.one_or_none() is not None
+        """Remove a grant; whether there was one. Where there is none nothing is changed, so nothing needs to be recorded."""
+        held = (await self._session.execute(select(Membership.id).where(*_is(ref, actor, role)).with_for_update())).scalar_one_or_none()
+        if held is None:
+            return False
+        await self._session.execute(delete(Membership).where(Membership.id == held))
+        return True
 
     async def remove_all_on(self, ref: ResourceRef) -> None:
         """Remove every grant on a leaf resource that is being deleted: no foreign key does."""

@@ -4,19 +4,21 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from app.blobs.store import BlobMissingError, BlobStoreError, FileBlob, StoredBlob, StoreFullError
 
 SCHEME = "disk"
 LIST_BATCH = 500
+_NAME = re.compile(r"[0-9a-f]{32}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 Result = TypeVar("Result")
@@ -32,6 +34,7 @@ class DiskBlobStore:
     def __init__(self, base_path: Path, *, threads: int = 4) -> None:
         self._objects = base_path / "objects"
         self._incoming = base_path / "incoming"
+        self._durable_folders: set[str] = set()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="blobs")
 
     async def open(self) -> None:
@@ -56,9 +59,7 @@ class DiskBlobStore:
     async def open_read(self, uri: str) -> FileBlob:
         """See ``BlobStore.open_read``."""
         path = self._path_of(uri)
-        if not await self.run(path.is_file):
-            raise BlobMissingError("the content is missing from the store")
-        return FileBlob(path)
+        return FileBlob(await self.run(lambda: _open_file(path)))
 
     async def delete(self, uri: str) -> None:
         """See ``BlobStore.delete``."""
@@ -85,23 +86,34 @@ class DiskBlobStore:
                 raise StoreFullError("the store is full") from error
             raise BlobStoreError(f"the store failed: {os.strerror(error.errno or 0)}") from error
 
+    def make_object_folder(self, folder: Path) -> None:
+        """Create a folder of ``objects``; each process makes sure by itself that it outlives a crash before it relies on it."""
+        folder.mkdir(exist_ok=True)
+        if folder.name not in self._durable_folders:
+            _sync_folder(folder.parent)
+            self._durable_folders.add(folder.name)
+
     def _make_folders(self) -> None:
         for folder in (self._objects, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(self._objects.parent)
 
     def _path_of(self, uri: str) -> Path:
         scheme, _, key = uri.partition(":")
         folder, _, name = key.partition("/")
-        if scheme == SCHEME and name.isalnum() and folder == name[:2]:
-            return self._objects / folder / name
-        if scheme == SCHEME and folder == "incoming" and name.isalnum():
-            return self._incoming / name
+        if scheme == SCHEME and _NAME.fullmatch(name):
+            if folder == name[:2]:
+                return self._objects / folder / name
+            if folder == self._incoming.name:
+                return self._incoming / name
         raise BlobMissingError("the content is not in this store")
 
     def _old_files(self, before: float) -> Iterator[str]:
         for folder in (self._incoming, *sorted(self._objects.iterdir())):
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    if not _NAME.fullmatch(entry.name):
+                        continue  # nothing of ours
                     try:
                         is_old = entry.stat().st_mtime < before
                     except FileNotFoundError:
@@ -120,6 +132,8 @@ class DiskBlobWriter:
         self._digest = hashlib.sha256()
         self._size = 0
         self._descriptor: int | None = None
+        self._has_file = False
+        self._is_finished = False
         self._under_way: asyncio.Task[None] | None = None
 
     async def write(self, batch: bytes | bytearray) -> None:
@@ -130,7 +144,9 @@ class DiskBlobWriter:
     async def finish(self) -> StoredBlob:
         """See ``BlobWriter.finish``."""
         await self._settle()
-        await self._store.run(self._publish)
+        self._under_way = asyncio.create_task(self._store.run(self._publish))
+        await self._settle()
+        self._is_finished = True
         return StoredBlob(f"{SCHEME}:{self._final.parent.name}/{self._final.name}", self._size, self._digest.hexdigest())
 
     async def aclose(self) -> None:
@@ -138,17 +154,19 @@ class DiskBlobWriter:
         if self._under_way is not None:
             await asyncio.wait([self._under_way])
             self._under_way.exception()  # whoever left the block has an error of his own to tell
-        if self._descriptor is not None:
+        if self._has_file and not self._is_finished:
             await self._store.run(self._discard)
 
     async def _settle(self) -> None:
         if self._under_way is not None:
-            pending, self._under_way = self._under_way, None
-            await pending
+            # A caller that is cancelled must leave aclose something to wait for: the thread goes on.
+            await asyncio.shield(self._under_way)
+            self._under_way = None
 
     def _append(self, batch: bytes | bytearray) -> None:
         if self._descriptor is None:
             self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            self._has_file = True
         self._digest.update(batch)
         rest = memoryview(batch)
         while rest:
@@ -157,28 +175,31 @@ class DiskBlobWriter:
 
     def _publish(self) -> None:
         self._append(b"")  # an empty blob has a file too
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:  # pragma: no cover - _append has opened it
-            raise OSError(errno.EBADF)
-        try:
-            os.fsync(descriptor)
-        except OSError:
-            self._temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
-        folder = self._final.parent
-        if not folder.exists():
-            folder.mkdir(exist_ok=True)
-            _sync_folder(folder.parent)
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+        self._close()
+        self._store.make_object_folder(self._final.parent)
         self._temporary.rename(self._final)
-        _sync_folder(folder)
+        _sync_folder(self._final.parent)
 
     def _discard(self) -> None:
+        try:
+            self._close()
+        finally:
+            for path in (self._temporary, self._final):
+                path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-            self._temporary.unlink(missing_ok=True)
+
+
+def _open_file(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise BlobMissingError("the content is missing from the store") from None
 
 
 def _sync_folder(folder: Path) -> None:

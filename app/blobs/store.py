@@ -1,11 +1,11 @@
 """The port of a blob store: where the bytes of documents lie."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 class BlobStoreError(Exception):
@@ -31,9 +31,17 @@ class StoredBlob:
 
 @dataclass(frozen=True, slots=True)
 class FileBlob:
-    """Bytes that lie in a file of this machine, which the server can send by its fastest way."""
+    """Bytes in an open file of this machine, which the server can send by its fastest way. Whoever asked for it closes it.
 
-    path: Path
+    It is open so that it can be read to its end although the blob is deleted meanwhile.
+    """
+
+    file: BinaryIO
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes there are."""
+        return os.fstat(self.file.fileno()).st_size
 
 
 class BlobWriter(Protocol):

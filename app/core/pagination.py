@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from app.core.text import is_storable
+
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
@@ -100,8 +102,10 @@ def decode_cursor(text: str, bound_to: str) -> Cursor:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         bound, value, identifier = json.loads(base64.urlsafe_b64decode(padded))
         cursor = Cursor(str(value), UUID(hex=identifier))
-    except (ValueError, TypeError, AttributeError, binascii.Error):
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise InvalidCursorError("is not a cursor of this service") from None
+    if not is_storable(cursor.value):
+        raise InvalidCursorError("is not a cursor of this service")
     if bound != bound_to:
         raise InvalidCursorError("belongs to another list, order or set of filters")
     return cursor

@@ -42,6 +42,11 @@ def is_encodable(text: str) -> bool:
     return True
 
 
+def is_storable(text: str) -> bool:
+    """Whether both databases take the text as a value: valid Unicode without NUL."""
+    return _NUL not in text and is_encodable(text)
+
+
 def check_json(value: dict[str, Any]) -> dict[str, Any]:
     """Return a JSON object unchanged if every database can store it and every client read it back.
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 SQLITE_READERS = 4
+MAX_PORT = 65535
 UNSUPPORTED_URL = (
     "the database URL must be sqlite:///FILE, sqlite+aiosqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/NAME, "
     "postgresql+asyncpg://..., jdbc:sqlite:FILE or jdbc:postgresql://HOST:PORT/NAME?user=...&password=..."
@@ -32,12 +33,12 @@ def parse_database_url(text_: str) -> URL:
         DatabaseURLError: another database, another driver, or a SQLite database in memory (each connection would get its own).
     """
     raw = text_.strip()
-    if raw.startswith("jdbc:"):
-        raw = _from_jdbc(raw.removeprefix("jdbc:"))
     try:
-        url = make_url(raw)
-    except ArgumentError:
+        url = make_url(_from_jdbc(raw.removeprefix("jdbc:")) if raw.startswith("jdbc:") else raw)
+    except (ArgumentError, ValueError):  # the second for a port that is no number
         raise DatabaseURLError(UNSUPPORTED_URL) from None
+    if not 0 < (url.port or 1) <= MAX_PORT:
+        raise DatabaseURLError(UNSUPPORTED_URL)
     if url.drivername in {"sqlite", "sqlite+aiosqlite"}:
         if not url.database or url.database.startswith((":memory:", "file:")):
             raise DatabaseURLError("a SQLite database needs a file: sqlite:///data/saasbase.db")

@@ -1,5 +1,8 @@
 """Turns what a database driver raises into errors that are meant for a caller."""
 
+from socket import gaierror
+
+from asyncpg import PostgresError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -23,6 +26,7 @@ def as_app_error(error: BaseException) -> AppError | None:
             return UnavailableError(_AWAY, code="database_unavailable")
         if isinstance(error, DataError) or state.startswith("22"):
             return InvalidError("has a value that cannot be stored", pointer="")
-    if isinstance(error, ConnectionError | TimeoutError):
+    # Opening a connection raises what the driver and the network raise, untranslated by SQLAlchemy.
+    if isinstance(error, ConnectionError | TimeoutError | gaierror | PostgresError):
         return UnavailableError(_AWAY, code="database_unavailable")
     return None

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, bindparam, event
+from sqlalchemy import ColumnElement, Delete, Select, Update, bindparam, event
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
 
 from app.db.base import Base
@@ -83,6 +83,8 @@ def _fence(state: ORMExecuteState) -> Any:
     if session.pin is None:
         _check_list(session, state)
         return None
+    if state.is_update:
+        _check_update(state)
     return _confine(session.pin, state)
 
 
@@ -97,6 +99,8 @@ def _check_list(session: TenantSession, state: ORMExecuteState) -> None:
 
 
 def _confine(organization_id: UUID, state: ORMExecuteState) -> Any:
+    if not isinstance(state.statement, Select | Update | Delete):
+        raise TenancyError("criteria do not reach into text, even when it answers mapped classes")
     statement = state.statement.options(*_criteria())
     if not state.is_select:
         state.update_execution_options(synchronize_session=False)  # there are no objects in the session to keep in step
@@ -118,6 +122,14 @@ def _check_insert(session: TenantSession, state: ORMExecuteState) -> None:
     tenants = {row.get(column) for row in rows}
     if session.pin is None or tenants != {session.pin}:
         raise TenancyError("an insert must name the pinned tenant in its parameters")
+
+
+def _check_update(state: ORMExecuteState) -> None:
+    statement: Any = state.statement
+    column = state.bind_mapper.class_.tenant_column().key  # type: ignore[union-attr]
+    named = (*(statement._values or ()), *(state.parameters or ()))  # noqa: SLF001 - there is no public way
+    if any(getattr(name, "key", name) == column for name in named):
+        raise TenancyError("a row stays in its tenant")
 
 
 @event.listens_for(TenantSession, "before_flush")

@@ -1,8 +1,12 @@
 """Bytes on their way out: whole, ranged or not at all, by Starlette's own file response."""
 
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -28,14 +32,27 @@ class BlobResponse(FileResponse):
             "Cache-Control": "private, no-cache",
             "Content-Security-Policy": "sandbox; default-src 'none'",
         }
-        super().__init__(blob.path, headers=headers, media_type=media_type)
+        self._file = blob.file
+        stat_result = os.fstat(self._file.fileno())
+        super().__init__(self._file.name, headers=headers, media_type=media_type, stat_result=stat_result)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. Errors of the range are told as problems, like every other error."""
+        with self._file:
+            await self._send(scope, receive, send)
+
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[anyio.AsyncFile[bytes]]:
+        # Starlette would open the path now, after the headers: if the document was deleted meanwhile, the connection would be cut.
+        yield anyio.wrap_file(self._file)
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = Headers(scope=scope).get("if-none-match")
         if known is not None and matches_weakly(known, self._etag):
             await Response(status_code=304, headers={"ETag": self._etag})(scope, receive, send)
             return
+        if _has_foreign_unit(Headers(scope=scope).get("range", "")):
+            scope = {**scope, "headers": [(key, value) for key, value in scope["headers"] if key != b"range"]}
         refused: dict[str, Any] = {}
 
         async def send_or_tell(message: Message) -> None:
@@ -53,6 +70,12 @@ def content_disposition(name: str) -> str:
     """An attachment under that name (RFC 6266): an ASCII form for old clients, the exact one in ``filename*`` (RFC 8187)."""
     plain = "".join(letter if " " <= letter <= "~" and letter not in '"\\%/;' else "_" for letter in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS)}"
+
+
+def _has_foreign_unit(header: str) -> bool:
+    """Whether a ``Range`` counts something else than bytes; such a header is to be ignored (RFC 9110, section 14.2)."""
+    unit, is_sign, _ = header.partition("=")
+    return bool(is_sign) and unit.strip().lower() != "bytes"
 
 
 def _range_problem(scope: Scope, refused: dict[str, Any]) -> Response:

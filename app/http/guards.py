@@ -34,8 +34,8 @@ def guard(allow: Allowance, on: Target) -> params.Depends:
 
     async def admit(request: Request, work: Work, target: Annotated[Located, Depends(on)]) -> None:
         await work.admit(target, *actions_for(allow, target.ref.type))
-        if request.method in _CONDITIONAL and (wanted := request.headers.get("if-match")) is not None:
-            if not matches_strongly(wanted, etag_of(target.row)):
+        if request.method in _CONDITIONAL and (wanted := request.headers.getlist("if-match")):
+            if not matches_strongly(",".join(wanted), etag_of(target.row)):
                 raise PreconditionFailedError
             work.expected_revision = target.row.revision
 

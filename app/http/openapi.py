@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from app.http.examples import Examples
 from app.http.problems import Problem
 from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import UNLIMITED
@@ -41,18 +42,33 @@ def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dic
         },
         "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
     }
+    examples = Examples(components)
     for path in document["paths"].values():
         for method, operation in path.items():
             if method in _METHODS:
                 _finish(operation)
+                examples.add_to(operation)
     return document
 
 
 def _finish(operation: dict[str, Any]) -> None:
     actions = operation.get(ACTIONS)
     operation.pop(UNLIMITED, None)
+    for parameter in operation.get("parameters", ()):
+        _drop_null(parameter["schema"])
+    for form in (media["schema"] for media in operation.get("requestBody", {}).get("content", {}).values()):
+        for field in form.get("properties", {}).values():
+            field.pop("contentMediaType", None)  # /docs would show a file chooser, and a file is not what the field takes
     if actions is None and OPEN_BECAUSE not in operation:
         return
     operation["security"] = [{"actor": []}, {"bearer": []}]
     needs = f"Needs {' or '.join(f'`{action}`' for action in actions)}." if actions else operation[OPEN_BECAUSE]
     operation["description"] = f"{operation.get('description', '')}\n\n{needs}".strip()
+
+
+def _drop_null(schema: dict[str, Any]) -> None:
+    """A parameter is absent or has a value; only FastAPI's way of writing optional ones calls that null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema.update(kinds[0])

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from app.blobs.store import BlobStoreError
@@ -36,7 +36,7 @@ class Version(BaseModel):
 
     name: str
     version: str
-    db_schema: str
+    db_schema: str = Field(examples=["0001"])
 
 
 @router.get("/livez", operation_id="read_liveness", summary="Is the process alive")
@@ -45,7 +45,13 @@ async def read_liveness() -> Liveness:
     return Liveness()
 
 
-@router.get("/readyz", operation_id="read_readiness", summary="Can it serve requests", responses={503: {"model": Readiness}})
+@router.get(
+    "/readyz",
+    operation_id="read_readiness",
+    summary="Can it serve requests",
+    response_model=Readiness,
+    responses={503: {"model": Readiness}},
+)
 async def read_readiness(request: Request) -> JSONResponse:
     """Asks the database, compares its schema with this release, and writes to the store."""
     runtime = runtime_of(request)

@@ -1,5 +1,6 @@
 """Every error in one shape: ``application/problem+json`` (RFC 9457), with a stable ``code`` and the request's id."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ _CODES: Final = {
     507: "store_full",
 }
 RETRY_AFTER_SECONDS: Final = "1"
+MAX_POINTER: Final = 200
 
 
 class HeadersTooLargeError(Exception):
@@ -136,17 +138,20 @@ def _from_app_error(scope: Scope, error: errors.AppError) -> Response:
 
 
 def _fields(error: RequestValidationError) -> list[dict[str, str]]:
-    return [
-        {"pointer": _pointer(fault["loc"]), "code": fault["type"], "message": str(fault["msg"]).removeprefix("Value error, ")}
-        for fault in error.errors()
-    ]
+    # The guard and the handler may ask for the same parameter: told once.
+    found = {(_pointer(fault), fault["type"], str(fault["msg"]).removeprefix("Value error, ")): None for fault in error.errors()}
+    return [{"pointer": pointer, "code": code, "message": message} for pointer, code, message in found]
 
 
-def _pointer(location: tuple[str | int, ...]) -> str:
-    place, *path = location
+def _pointer(fault: Mapping[str, Any]) -> str:
+    place, *path = fault["loc"]
+    if fault["type"] == "json_invalid":
+        return ""  # FastAPI gives a place in the text, and that is no member of anything
     if place == "body":
-        return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
-    return ".".join(str(part) for part in location)
+        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    else:
+        pointer = ".".join(str(part) for part in fault["loc"])
+    return pointer[:MAX_POINTER]  # the name of an unknown field is the caller's input
 
 
 async def handle_error(request: Request, error: Exception) -> Response:

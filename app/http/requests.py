@@ -43,8 +43,9 @@ def _correlation_of(headers: Headers) -> str | None:
     given = headers.get("x-correlation-id")
     if given is not None:
         try:
-            return clean_identifier(given, MAX_CORRELATION)
-        except InvalidTextError:
+            correlation = clean_identifier(given.encode("latin-1").decode("utf-8"), MAX_CORRELATION)
+        except (InvalidTextError, UnicodeDecodeError):
             return None
+        return None if "/" in correlation else correlation  # by-correlation/{correlation_id} could not find it
     trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     return trace.group(1) if trace else None

@@ -23,8 +23,8 @@ class ResourceResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, or 304 without a body."""
         if scope["method"] in {"GET", "HEAD"}:
-            known = Headers(scope=scope).get("if-none-match")
-            if known is not None and matches_weakly(known, self._etag):
+            known = Headers(scope=scope).getlist("if-none-match")
+            if known and matches_weakly(",".join(known), self._etag):
                 await Response(status_code=304, headers={"ETag": self._etag})(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)

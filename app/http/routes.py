@@ -86,7 +86,7 @@ class Routes:
         **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
         answers = {*_ALWAYS, *problems, *((403,) if dependencies else ()), *((404,) if "{" in path else ())}
-        answers |= {409, 413} if method in {"POST", "PATCH"} else set()
+        answers |= {409, 413, 415} if method in {"POST", "PATCH"} else set()
         answers |= {412} if method in {"PATCH", "DELETE"} and "{" in path else set()
         documented = {status: _problem(status) for status in sorted(answers)} | (responses or {})
 

@@ -9,9 +9,12 @@ from typing import Any, Final
 
 from fastapi.routing import APIRoute
 from starlette._utils import get_route_path
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
+
+from app.core.errors import UnsupportedMediaTypeError
 
 _SEGMENT_END: Final = "/"
 UNLIMITED: Final = "x-unlimited-body"
@@ -54,6 +57,7 @@ class RouteIndex(BaseRoute):
         route = scope.get("route")
         if not isinstance(route, APIRoute):
             raise HTTPException(405, "This path does not take this method.", {"Allow": ", ".join(scope["allowed_methods"])})
+        _require_json(scope, route)
         if not (route.openapi_extra or {}).get(UNLIMITED):
             receive = _limit_body(scope, receive, self._max_body_bytes)
         await route.app(scope, receive, send)
@@ -89,6 +93,16 @@ def _find(node: _Node, segments: list[str], place: int, values: list[str]) -> _N
 
 def _allowed(node: _Node) -> Iterator[str]:
     yield from sorted({*node.routes, "HEAD"} if "GET" in node.routes else node.routes)
+
+
+def _require_json(scope: Scope, route: APIRoute) -> None:
+    headers = Headers(scope=scope)
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    if route.body_field is None or not has_body:
+        return
+    main, _, kind = headers.get("content-type", "").partition(";")[0].strip().lower().partition("/")
+    if main != "application" or not (kind == "json" or kind.endswith("+json")):
+        raise UnsupportedMediaTypeError("The body has to be application/json.")
 
 
 def _limit_body(scope: Scope, receive: Receive, limit: int) -> Receive:

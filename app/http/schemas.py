@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
@@ -23,6 +23,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_after_validator_functi
 from app.core.actors import MAX_ACTOR_ID, Actor, ActorType
 from app.core.errors import InvalidError
 from app.core.pagination import (
+    MAX_OFFSET,
     CursorPage,
     CursorRequest,
     InvalidCursorError,
@@ -52,12 +53,9 @@ def _clean(longest: int) -> Callable[[str], str]:
     return clean
 
 
-def _blank_is_absent(value: Any) -> Any:
+def blank_is_absent(value: Any) -> Any:
+    """A filter without a text filters nothing."""
     return None if isinstance(value, str) and not value.strip() else value
-
-
-def _clean_if_given(value: str | None) -> str | None:
-    return None if value is None else _clean(MAX_NAME)(value)
 
 
 def _json_object(value: dict[str, Any]) -> dict[str, Any]:
@@ -67,10 +65,10 @@ def _json_object(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"this value {error}") from None
 
 
-def _with_offset(value: datetime) -> datetime:
+def _as_utc(value: datetime) -> datetime:
     if not 1900 <= value.year <= 9000:  # noqa: PLR2004 - what both databases and every client can hold
         raise ValueError("the year is out of range")
-    return value
+    return value.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +88,8 @@ class Text:
 
 Name = Annotated[str, Text(MAX_NAME)]
 ActorId = Annotated[str, Text(MAX_ACTOR_ID)]
-Search = Annotated[str | None, BeforeValidator(_blank_is_absent), AfterValidator(_clean_if_given), Field(max_length=MAX_NAME)]
-Moment = Annotated[AwareDatetime, AfterValidator(_with_offset)]
+Search = Annotated[Name | None, BeforeValidator(blank_is_absent)]
+Moment = Annotated[AwareDatetime, AfterValidator(_as_utc)]
 Metadata = Annotated[
     dict[str, Any],
     AfterValidator(_json_object),
@@ -190,7 +188,7 @@ class ListQuery(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
     default_sort: ClassVar[str]
 
-    page: Annotated[int, Field(ge=0)] | None = None
+    page: Annotated[int, Field(ge=0, le=MAX_OFFSET)] | None = None
     """Number of the page, from 0. Default 0."""
     size: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
     """Rows on a page, 1 to 500. Default 20."""

@@ -49,7 +49,7 @@ async def receive_upload(request: Request, store: BlobStore, *, max_bytes: int) 
     """
     boundary = _boundary_of(request)
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes + MULTIPART_OVERHEAD:
+    if declared.isdecimal() and int(declared) > max_bytes + MULTIPART_OVERHEAD:
         raise _too_large(max_bytes)
     async with store.open_write() as writer:
         form = _FormReader(boundary, max_bytes)
@@ -154,8 +154,11 @@ class _FormReader:
             raise InvalidError("is given more than once, or as a file", pointer=f"/{self._part.name}")
 
     def _file_name(self, options: dict[bytes, bytes]) -> str | None:
-        extended = self._headers.get_filename()
         if b"filename" not in options:
+            try:
+                extended = self._headers.get_filename()
+            except ValueError:  # a charset that is none of text
+                raise BadRequestError("A file name of the form cannot be decoded.", code="broken_multipart") from None
             return _base_name(extended) if extended is not None else None
         # Browsers write the quote and line ends of a name as percent escapes (WHATWG form encoding), and nothing else.
         name = _utf8(options[b"filename"]).replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")

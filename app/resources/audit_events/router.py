@@ -10,15 +10,12 @@ from app.core.resources import ResourceType
 from app.http.bounded import bounded
 from app.http.dependencies import Work
 from app.http.routes import Routes
-from app.http.schemas import CursorPageRead, PageRead, Text, show_page
+from app.http.schemas import CursorPageRead, PageRead, show_page
 from app.http.targets import everything
-from app.models.audit_event import MAX_CORRELATION
 from app.resources.audit_events.repository import AuditEventRepository
-from app.resources.audit_events.schemas import AuditEventListQuery, AuditEventRead
+from app.resources.audit_events.schemas import AuditEventListQuery, AuditEventRead, CorrelationId
 
 routes = Routes("audit-events")
-
-CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
 
 
 async def open_audit_events(work: Work) -> AuditEventRepository:

@@ -10,7 +10,10 @@ from pydantic import BeforeValidator, model_validator
 from app.core.actors import ActorType
 from app.core.events import AuditAction, Outcome
 from app.core.resources import ResourceType
-from app.http.schemas import ActorRef, ListQuery, Moment, ResourceRefRead, Schema, Search, lower_case
+from app.http.schemas import ActorId, ActorRef, ListQuery, Moment, ResourceRefRead, Schema, Text, blank_is_absent, lower_case
+from app.models.audit_event import MAX_CORRELATION
+
+CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
 
 
 class AuditEventRead(Schema):
@@ -66,11 +69,11 @@ class AuditEventListQuery(ListQuery):
     outcome: Outcome | None = None
     actor_type: ActorType | None = None
     """Together with `actor_id`."""
-    actor_id: Search = None
+    actor_id: Annotated[ActorId | None, BeforeValidator(blank_is_absent)] = None
     """Together with `actor_type`."""
     resource_type: ResourceType | None = None
     resource_id: UUID | None = None
-    correlation_id: Search = None
+    correlation_id: Annotated[CorrelationId | None, BeforeValidator(blank_is_absent)] = None
     occurred_from: Moment | None = None
     """Not before this moment."""
     occurred_to: Moment | None = None

@@ -12,7 +12,7 @@ from app.http.schemas import Command, ListQuery, Metadata, Name, Resource, Schem
 from app.models.document import MAX_MEDIA_TYPE, MAX_VERSION_NAME
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - a token in the sense of RFC 9110
-MEDIA_TYPE_PATTERN = rf"^{_TOKEN}/{_TOKEN}(?:\s*;\s*{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]*\"))*$"
+MEDIA_TYPE_PATTERN = rf"^{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]*\"))*$"
 
 
 def _no_slash(value: str) -> str:

@@ -136,13 +136,16 @@ class DocumentService:
 
         Raises:
             NotFoundError: the document was deleted meanwhile.
-            BlobMissingError: the store has lost them.
+            BlobMissingError: the store has lost them, or some of them.
         """
         try:
             blob = await self._store.open_read(row.storage_uri)
         except BlobMissingError:
             await self._work.locate(Document.id, getattr(row, "document_id", row.id))
             raise
+        if blob.size_bytes != row.size_bytes:
+            blob.file.close()
+            raise BlobMissingError("the content in the store is not whole")
         return Content(blob, name, row.media_type, row.checksum)
 
     async def update(self, document: Located, changes: DocumentUpdate) -> DocumentRead:

@@ -13,12 +13,16 @@ SLUG_PATTERN = rf"^[a-z0-9](?:[a-z0-9._-]{{0,{MAX_SLUG - 2}}}[a-z0-9])?$"
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN, examples=["acme"])]
 
 
+def _empty_is_absent(value: Any) -> Any:
+    return None if value == "" else value
+
+
 class OrganizationCreate(Command):
     """A new organization."""
 
     slug: Slug
     """Its unique short name: lower-case letters, digits, `.`, `_` and `-`; never changes."""
-    name: Name | Annotated[str, Field(max_length=0)] | None = None
+    name: Annotated[Name | None, BeforeValidator(_empty_is_absent)] = None
     """Its name; the slug when absent or empty."""
     metadata: Metadata = Field(default_factory=dict)
 

@@ -1,0 +1,134 @@
+"""Examples for the documentation: made from a schema, with one vocabulary of values by field name, so none can go out of date."""
+
+import json
+from typing import Any, Final
+
+from app.http.problems import MEDIA_TYPE, STATUS, make_problem
+
+_ORGANIZATION: Final = "01980a3c-0000-7000-8000-000000000001"
+_PROJECT: Final = "01980a3c-0000-7000-8000-000000000002"
+_DOCUMENT: Final = "01980a3c-0000-7000-8000-000000000003"
+_VERSION: Final = "01980a3c-0000-7000-8000-000000000004"
+_MOMENT: Final = "2026-11-20T18:11:56.062552Z"
+
+_VALUES: Final[dict[str, Any]] = {
+    "action": "PROJECT_CREATED",
+    "actor": {"type": "USER", "id": "bob"},
+    "actor_id": "bob",
+    "actor_type": "USER",
+    "auth_method": "header",
+    "checksum": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "correlation_id": "order-4711",
+    "created_at": _MOMENT,
+    "created_by_subject": "user:alice",
+    "current_version_id": _VERSION,
+    "current_version_name": "v1",
+    "current_version_number": 1,
+    "database": "ok",
+    "db_schema": "ok",
+    "details": {"name": "Website"},
+    "document_id": _DOCUMENT,
+    "expires_at": "2099-12-31T23:59:59Z",
+    "granted_at": _MOMENT,
+    "granted_by_subject": "user:alice",
+    "has_more": False,
+    "has_next": False,
+    "has_previous": False,
+    "inherited": False,
+    "ip": "203.0.113.7",
+    "media_type": "application/pdf",
+    "metadata": {"plan": "pro"},
+    "next_cursor": None,
+    "occurred_at": _MOMENT,
+    "on_behalf_of": None,
+    "organization_id": _ORGANIZATION,
+    "outcome": "SUCCESS",
+    "page": 0,
+    "project_id": _PROJECT,
+    "request_id": "5f0c1d6c1a7e4c0f9f6f3f0f2b1d7c9e",
+    "resource": {"type": "PROJECT", "id": _PROJECT},
+    "resource_id": _PROJECT,
+    "resource_type": "PROJECT",
+    "role": "PROJECT_VIEWER",
+    "size": 20,
+    "size_bytes": 48211,
+    "slug": "acme",
+    "status": "ok",
+    "storage": "ok",
+    "storage_uri": "disk:7c0e4d6f0b0f4f4d8f5d0a1b2c3d4e5f",
+    "total_items": 1,
+    "total_pages": 1,
+    "updated_at": _MOMENT,
+    "user_agent": "curl/8.5.0",
+    "version": "1.0.0",
+    "version_name": "v2",
+    "version_number": 2,
+}
+# What a thing is called and which id it has depends on what the operation is about.
+_VALUES_BY_TAG: Final[dict[str, dict[str, Any]]] = {
+    "organizations": {"id": _ORGANIZATION, "name": "Acme"},
+    "projects": {"id": _PROJECT, "name": "Website"},
+    "documents": {"id": _DOCUMENT, "name": "contract.pdf", "metadata": {"kind": "contract"}},
+    "memberships": {"id": "01980a3c-0000-7000-8000-000000000005"},
+    "audit-events": {"id": "01980a3c-0000-7000-8000-000000000006", "actor": {"type": "USER", "id": "alice"}},
+    "operations": {"name": "SaaSBase Server"},
+}
+
+
+_CODES: Final = {status: error.code for error, status in STATUS.items()}
+
+
+class NoExampleError(LookupError):
+    """A field has no value in the vocabulary and its schema does not suggest one."""
+
+
+class Examples:
+    """Examples for the operations of one document."""
+
+    def __init__(self, components: dict[str, Any]) -> None:
+        self._schemas = components["schemas"]
+
+    def add_to(self, operation: dict[str, Any]) -> None:
+        """Give an operation's body, its answer and its path an example each."""
+        tag = operation["tags"][0]
+        for name, media in operation.get("requestBody", {}).get("content", {}).items():
+            if name == "application/json":
+                media["example"] = self._of(media["schema"], tag)
+            else:
+                self._add_to_form(media["schema"], tag)
+        for status, response in operation["responses"].items():
+            for name, media in response.get("content", {}).items():
+                if name == MEDIA_TYPE:
+                    media["example"] = _problem(int(status), response["description"])
+                elif name == "application/json" and status.startswith("2"):
+                    media["example"] = self._of(media["schema"], tag)
+        for parameter in operation.get("parameters", ()):
+            if parameter["required"]:
+                parameter["schema"]["examples"] = [self._of(parameter["schema"], tag, parameter["name"])]
+
+    def _add_to_form(self, form: dict[str, Any], tag: str) -> None:
+        for name, field in form["properties"].items():
+            if field.get("format") != "binary":
+                # /docs fills the form with these: an empty text is not sent, anything else would be taken for the reader's wish.
+                field["examples"] = [self._of(field, tag, name) if name in form["required"] else ""]
+
+    def _of(self, schema: dict[str, Any], tag: str, name: str = "") -> Any:
+        if "examples" in schema:
+            return schema["examples"][0]
+        known = {**_VALUES, **_VALUES_BY_TAG[tag]}
+        if name in known:
+            return known[name]
+        if "$ref" in schema:
+            return self._of(self._schemas[schema["$ref"].rpartition("/")[2]], tag)
+        if "anyOf" in schema:
+            return self._of(schema["anyOf"][0], tag)
+        if schema.get("type") == "array":
+            return [self._of(schema["items"], tag)]
+        if "properties" in schema:
+            return {key: self._of(described, tag, key) for key, described in schema["properties"].items()}
+        raise NoExampleError(f"{name!r} in {tag}: add it to app/http/examples.py")
+
+
+def _problem(status: int, description: str) -> Any:
+    scope = {"type": "http", "path": "/api/...", "headers": [(b"x-request-id", _VALUES["request_id"].encode())]}
+    return json.loads(bytes(make_problem(scope, status, _CODES.get(status), description).body))

@@ -1,0 +1,82 @@
+"""Ways around the tenant fence exist for who needs them: only in the modules named here, each for its reason."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.support.application import ROOT, python_files
+
+ALLOWED = {
+    "open_read": {
+        "app/db/engine.py": "defines it, and pings",
+        "app/db/migrations.py": "reads the schema's version, which belongs to no tenant",
+        "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
+        "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
+        "app/blobs/disk.py": "the blob store's method of the same name",
+        "app/blobs/store.py": "the blob store's method of the same name",
+        "app/resources/documents/service.py": "the blob store's method of the same name",
+    },
+    "__table__": {
+        "app/authz/builtin.py": "the policy engine's statements run before a tenant is pinned",
+        "app/authz/memberships.py": "whether a caller holds a grant himself is asked before a tenant is pinned",
+        "app/blobs/sweeper.py": "selects addresses of contents of every tenant",
+        "app/db/repository.py": "reads a column's name, runs nothing",
+    },
+    "open_system_work": {"app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant"},
+    "text": {
+        "app/db/engine.py": "SELECT 1",
+        "app/db/migrations.py": "takes the advisory lock",
+    },
+    "exec_driver_sql": {"app/db/engine.py": "BEGIN IMMEDIATE"},
+    "writer": {
+        "app/db/engine.py": "defines it",
+        "app/db/migrations.py": "changes the schema",
+        "app/unit_of_work.py": "opens the fenced session on it",
+    },
+    "reader": {"app/db/engine.py": "defines it", "app/unit_of_work.py": "opens the fenced session on it"},
+    "pin": {
+        "app/unit_of_work.py": "admits a caller to the tenant of what it located",
+        "app/db/tenancy.py": "holds it",
+        "app/resources/organizations/service.py": "has just made the organization",
+    },
+    "pin_tenant": {"app/unit_of_work.py": "the only way to it", "app/db/tenancy.py": "defines it"},
+    "rows_filtered": {"app/unit_of_work.py": "adds the policy engine's predicate", "app/db/tenancy.py": "defines it"},
+}
+
+
+def uses(path: Path) -> set[str]:
+    """The guarded names a module defines, imports from elsewhere, or reaches as an attribute."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.fixture(scope="module")
+def users() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in python_files("app"):
+        for name in uses(path) & set(ALLOWED):
+            found[name].add(str(path.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_a_way_around_the_fence_is_used_only_where_it_is_named(name: str, users: dict[str, set[str]]) -> None:
+    assert users[name] == set(ALLOWED[name]), f"{name}: a new use needs its reason here, a use that is gone leaves this list"
+
+
+@pytest.mark.parametrize(
+    "source", ["x.open_read()", "T.__table__", "from sqlalchemy import text", "from app.unit_of_work import open_system_work"]
+)
+def test_the_search_sees_a_use(source: str, tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(source)
+    assert uses(module) & set(ALLOWED)

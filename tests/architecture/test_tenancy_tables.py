@@ -1,0 +1,60 @@
+"""Every table that belongs to a tenant is fenced by the session and tied to its tenant by the database."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKeyConstraint, Table, select
+from sqlalchemy.orm import Mapper
+
+from app.db.base import Base
+from app.db.tenancy import TenancyError, TenantSession
+from app.models import AuditEvent, Organization
+
+TENANT = "organization_id"
+# The trail outlives the organization it speaks of.
+WITHOUT_KEY = {AuditEvent.__tablename__}
+MAPPERS: list[Mapper[Base]] = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__tablename__)
+TABLES = [Base.metadata.tables[mapper.class_.__tablename__] for mapper in MAPPERS]
+OWNED = [table for table in TABLES if TENANT in table.columns]
+
+
+def name_of(item: Mapper[Base] | Table) -> str:
+    return item.name if isinstance(item, Table) else str(item.class_.__tablename__)
+
+
+def test_every_table_is_seen_and_belongs_to_a_tenant() -> None:
+    assert len(TABLES) >= 8
+    assert {table.name for table in TABLES} == set(Base.metadata.tables), "a table without a mapped class passes no fence"
+    assert {table.name for table in TABLES} - {table.name for table in OWNED} == {Organization.__tablename__}
+
+
+@pytest.mark.parametrize("mapper", MAPPERS, ids=name_of)
+def test_a_session_without_a_tenant_reads_nothing_of_it(mapper: Mapper[Base]) -> None:
+    with TenantSession(is_read_only=True) as session, pytest.raises(TenancyError, match=r"no tenant is pinned"):
+        session.execute(select(mapper.class_))
+
+
+@pytest.mark.parametrize("mapper", MAPPERS, ids=name_of)
+def test_it_names_the_column_of_its_tenant(mapper: Mapper[Base]) -> None:
+    expected = "id" if mapper.class_ is Organization else TENANT
+    fenced: Any = mapper.class_
+    assert fenced.tenant_column().key == expected
+    assert not fenced.__table__.c[expected].nullable
+
+
+@pytest.mark.parametrize("table", OWNED, ids=name_of)
+def test_the_database_ties_it_to_its_tenant(table: Table) -> None:
+    keys = [constraint for constraint in table.constraints if isinstance(constraint, ForeignKeyConstraint)]
+    if table.name in WITHOUT_KEY:
+        assert keys == []
+        return
+    ties = [key for key in keys if _tenant_pairs(key)]
+    assert ties, "no foreign key carries organization_id"
+    assert {key.ondelete for key in keys} == {"CASCADE"}
+    assert keys == ties, "a foreign key without organization_id could point into another tenant"
+
+
+def _tenant_pairs(key: ForeignKeyConstraint) -> list[str]:
+    """The pair of columns by which a foreign key stays in its tenant."""
+    pairs = zip(key.column_keys, (element.target_fullname for element in key.elements), strict=True)
+    return [target for column, target in pairs if column == TENANT and (target == "organizations.id" or target.endswith(f".{TENANT}"))]

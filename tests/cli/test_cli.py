@@ -1,0 +1,197 @@
+"""The command line as its user meets it: what it says, how it ends, and that it never shows a password or a traceback."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.db.engine import DatabaseURLError
+from app.db.migrations import head_version
+from app.main import make_database
+from app.settings import Settings
+from tests.support.cli import Result, command, environment, run_saasbase
+from tests.support.postgres import free_port
+from tests.support.server import Server, run_server
+
+PASSWORD = "geheim4711"
+COMMANDS = {
+    "serve": ["--host", "--port", "--workers"],
+    "migrate": [],
+    "sweep": ["--min-age"],
+}
+# URLs that name no database this service could use, and a word of what it says.
+BAD_URLS = {
+    "mysql://u:{password}@h/d": "must be sqlite:///FILE",
+    "postgresql+psycopg://u:{password}@h/d": "must be sqlite:///FILE",
+    "jdbc:oracle:thin:u/{password}@h": "must be sqlite:///FILE",
+    "{password}": "must be sqlite:///FILE",
+    "": "must be sqlite:///FILE",
+    "sqlite://": "needs a file",
+    "sqlite:///:memory:": "needs a file",
+    "postgresql://u:{password}@h:5432": "names no database",
+    "postgresql://u:x@h:{password}/d": "must be sqlite:///FILE",
+    "jdbc:postgresql://h:{password}/d": "must be sqlite:///FILE",
+    "jdbc:postgresql://[::1/d?password={password}": "must be sqlite:///FILE",
+}
+
+
+def assert_refused(ended: Result, *words: str) -> None:
+    """One clear line, status 1, and nothing that was confidential."""
+    assert ended.status == 1, ended
+    assert ended.out == ""
+    assert re.fullmatch(r"saasbase: [^\n]+\n", ended.err), ended.err
+    assert PASSWORD not in ended.err
+    for word in words:
+        assert word in ended.err
+
+
+def test_help_lists_every_command_with_a_sentence(tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "--help")
+    assert (ended.status, ended.err) == (0, "")
+    assert "the multi-tenant back end of a SaaS product" in ended.out
+    for name in COMMANDS:
+        assert re.search(rf"\b{name}\s+[A-Z][^\n]{{20,}}", ended.out), f"{name} in\n{ended.out}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_its_options(name: str, tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, name, "--help")
+    assert (ended.status, ended.err) == (0, "")
+    found = set(re.findall(r"--[a-z][a-z-]+", ended.out))
+    assert found == {*COMMANDS[name], "--help"}
+    for option in COMMANDS[name]:
+        assert re.search(rf"{option}\s.*[A-Za-z]{{4,}}[^\n]*\.", ended.out), f"{option} says nothing"
+
+
+def test_no_command_shows_the_help_and_an_unknown_one_says_so(tmp_path: Path) -> None:
+    assert "Commands" in run_saasbase(tmp_path).out
+    ended = run_saasbase(tmp_path, "serv")
+    assert ended.status == 2
+    assert "No such command 'serv'" in ended.err
+
+
+def test_migrate_says_where_the_schema_is_and_again_does_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run_saasbase(tmp_path, "migrate") == Result(0, f"schema is at {head_version()}\n", "")
+    assert (tmp_path / "data/saasbase.db").is_file(), "the default database"
+
+
+def test_sweep_says_what_it_removed(database_url: str, tmp_path: Path) -> None:
+    objects = tmp_path / "documents/objects/ab"
+    objects.mkdir(parents=True)
+    for name, age_seconds in (("ab" + "0" * 30, 5000), ("ab" + "1" * 30, 0)):
+        (objects / name).write_bytes(b"x")
+        os.utime(objects / name, (time.time() - age_seconds,) * 2)
+    settings = {"SAASBASE_DB_URL": database_url, "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(tmp_path / "documents")}
+    assert run_saasbase(tmp_path, "sweep", **settings)[:2] == (0, "examined 1, removed 1\n")
+    assert run_saasbase(tmp_path, "sweep", **settings) == Result(0, "examined 0, removed 0\n", "")
+    assert run_saasbase(tmp_path, "sweep", "--min-age", "0", **settings)[:2] == (0, "examined 1, removed 1\n")
+
+
+def test_a_negative_age_is_a_usage_error(tmp_path: Path) -> None:
+    assert run_saasbase(tmp_path, "sweep", "--min-age", "-1").status == 2
+
+
+@pytest.mark.parametrize(("url", "words"), BAD_URLS.items())
+def test_a_bad_database_url_is_told_without_its_parts(url: str, words: str) -> None:
+    settings = Settings.model_validate({"db_url": url.format(password=PASSWORD)})
+    with pytest.raises(DatabaseURLError) as caught:
+        make_database(settings)
+    assert words in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_bad_database_url_stops_with_one_line(name: str, tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, name, SAASBASE_DB_URL=f"jdbc:postgresql://h:{PASSWORD}/d")
+    assert_refused(ended, "SAASBASE_DB_URL: ", "must be sqlite:///FILE")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unreachable_postgresql_stops_with_one_line(name: str, tmp_path: Path) -> None:
+    url = f"postgresql://someone:{PASSWORD}@127.0.0.1:{free_port()}/saasbase"
+    assert_refused(run_saasbase(tmp_path, name, SAASBASE_DB_URL=url), "the database cannot be used", "Connect")
+
+
+def test_a_postgresql_that_refuses_stops_with_one_line(postgres_url: str, tmp_path: Path) -> None:
+    url = postgres_url.replace("postgres@", f"nobody:{PASSWORD}@")
+    assert_refused(run_saasbase(tmp_path, "migrate", SAASBASE_DB_URL=f"{url}/postgres"), 'role "nobody" does not exist')
+
+
+def test_a_sqlite_file_that_cannot_be_opened_stops_with_one_line(tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "serve", SAASBASE_DB_URL=f"sqlite:///{tmp_path}")
+    assert_refused(ended, "unable to open database file")
+
+
+def test_a_setting_that_does_not_exist_stops_with_one_line(tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "serve", SAASBASE_DB_PASSWORD=PASSWORD)
+    assert_refused(ended, "SAASBASE_DB_PASSWORD: there is no such setting")
+
+
+def test_a_dotenv_file_in_the_working_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"POSTGRES_PASSWORD={PASSWORD}\nSAASBASE_DATABASE__POOL_SIZE={PASSWORD}\n")
+    assert_refused(run_saasbase(tmp_path, "migrate"), "SAASBASE_DATABASE__POOL_SIZE: ")
+
+
+@pytest.mark.parametrize("name", ["serve", "sweep"])
+def test_a_store_that_cannot_be_written_stops_with_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    ended = run_saasbase(tmp_path, name, SAASBASE_STORAGE__LOCAL__BASE_PATH=str(tmp_path / "file/documents"))
+    assert_refused(ended, "SAASBASE_STORAGE__LOCAL__BASE_PATH", "documents cannot be stored")
+
+
+def test_a_port_that_is_taken_stops_the_server(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run_saasbase(tmp_path, "serve", "--port", str(taken.getsockname()[1]))
+    assert ended.status == 3  # uvicorn's word for a start that failed
+    assert "address already in use" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_serve_serves_and_ends_with_sigterm(server: Server) -> None:
+    assert httpx.get(f"{server.url}/livez").json() == {"status": "ok"}
+    created = httpx.post(f"{server.url}/api/organizations", json={"slug": "acme"}, headers={"X-SaaSBase-Actor": "user:alice"})
+    assert created.status_code == 201
+    assert f"SaaSBase Server  {server.url}/docs\n" in server.log
+    assert "X-SaaSBase-Actor: user:alice" in server.log
+    assert "for development" in server.log
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
+
+
+def test_serve_says_when_nobody_may_name_himself(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/test.db"
+    with run_server(url, tmp_path, SAASBASE_ACTOR__TRUSTED_PROXIES="") as server:
+        assert "SAASBASE_ACTOR__TRUSTED_PROXIES is empty" in server.log
+        refused = httpx.post(f"{server.url}/api/organizations", json={"slug": "acme"}, headers={"X-SaaSBase-Actor": "user:alice"})
+        assert refused.status_code == 401
+
+
+def test_two_workers_serve_and_end_with_sigterm(tmp_path: Path) -> None:
+    with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=2) as server:
+        assert httpx.get(f"{server.url}/version").status_code == 200
+        assert server.stop() == 0
+
+
+def test_control_c_ends_without_a_traceback(tmp_path: Path) -> None:
+    port = free_port()
+    log_path = tmp_path / "log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command("serve", "--port", str(port)), cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while "Uvicorn running" not in log_path.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    finally:
+        process.kill()
+    assert "Application shutdown complete" in log_path.read_text()
+    assert "Traceback" not in log_path.read_text()

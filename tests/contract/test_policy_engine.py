@@ -1,0 +1,237 @@
+"""What every policy engine answers, shown on the built-in one: the role matrix, reached in every way, and against a brute-force oracle."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.audit.denials import DeniedAttempts
+from app.audit.trail import Origin
+from app.authz.builtin import BuiltinPolicyEngine
+from app.authz.engine import Located
+from app.authz.tree import KEYS, SCOPES
+from app.core.actors import Actor, ActorType, Identity
+from app.core.clock import now
+from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.core.permissions import ROLE_ACTIONS, Action, Role
+from app.core.resources import ResourceType
+from app.db.engine import Database
+from app.models import Document, Organization, Project
+from app.resources.documents.repository import DocumentRepository
+from app.resources.documents.schemas import DocumentListQuery
+from app.unit_of_work import UnitOfWork, WorkContext
+from tests.support import rows
+from tests.support.rows import Place, Rows
+
+pytestmark = pytest.mark.anyio
+
+PAST, FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
+ENGINE = BuiltinPolicyEngine()
+MODELS: dict[ResourceType, Any] = {
+    ResourceType.ORGANIZATION: Organization,
+    ResourceType.PROJECT: Project,
+    ResourceType.DOCUMENT: Document,
+}
+LEVELS = tuple(MODELS)
+
+GIVING_WAYS = ("direct", "until later", "group", "nested group", "group until later")
+EMPTY_WAYS = (
+    "expired",
+    "membership of the group expired",
+    "link between the groups expired",
+    "grant of the group expired",
+    "same-named group of the other tenant",
+    "same-named inner group of the other tenant",
+    "a user named like the group",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One actor who holds one role on one resource in one way."""
+
+    actor: Actor
+    role: Role
+    level: ResourceType
+    way: str
+
+    def expected(self, asked: ResourceType) -> frozenset[Action]:
+        gives = self.way in GIVING_WAYS and self.level in asked.ancestry
+        return ROLE_ACTIONS[self.role] if gives else frozenset()
+
+
+def every_case() -> list[Case]:
+    fitting = [(role, level) for role, level in product(Role, LEVELS) if role.fits(level)]
+    kinds = (ActorType.USER, ActorType.SERVICE, ActorType.AGENT)
+    combinations = enumerate(product(fitting, GIVING_WAYS + EMPTY_WAYS))
+    return [Case(Actor(kinds[n % 3], f"a{n}"), role, level, way) for n, ((role, level), way) in combinations]
+
+
+def rows_of(case: Case, on: Place, home: Place, other: Place) -> Rows:
+    outer, inner = f"outer-{case.actor.id}", f"inner-{case.actor.id}"
+    as_outer, as_inner = Actor(ActorType.GROUP, outer), Actor(ActorType.GROUP, inner)
+    groups = [row for tenant, name in product((home, other), (outer, inner)) for row in rows.group(tenant, name)]
+    group_grant = rows.grant(on, as_outer, case.role)
+    written: dict[str, Rows] = {
+        "direct": rows.grant(on, case.actor, case.role),
+        "until later": rows.grant(on, case.actor, case.role, FUTURE),
+        "group": rows.member(home, outer, case.actor) + group_grant,
+        "nested group": rows.member(home, inner, case.actor) + rows.member(home, outer, as_inner) + group_grant,
+        "group until later": rows.member(home, outer, case.actor, FUTURE) + group_grant,
+        "expired": rows.grant(on, case.actor, case.role, PAST),
+        "membership of the group expired": rows.member(home, outer, case.actor, PAST) + group_grant,
+        "link between the groups expired": rows.member(home, inner, case.actor) + rows.member(home, outer, as_inner, PAST) + group_grant,
+        "grant of the group expired": rows.member(home, outer, case.actor) + rows.grant(on, as_outer, case.role, PAST),
+        "same-named group of the other tenant": rows.member(other, outer, case.actor) + group_grant,
+        "same-named inner group of the other tenant": rows.member(other, inner, case.actor)
+        + rows.member(home, outer, as_inner)
+        + group_grant,
+        "a user named like the group": rows.member(home, outer, Actor(ActorType.USER, f"x{case.actor.id}"))
+        + rows.grant(on, Actor(ActorType.GROUP, case.actor.id), case.role),
+    }
+    return groups + written[case.way]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    database: Database
+    places: dict[ResourceType, Place]
+    cases: list[Case]
+
+    async def locate(self, connection: AsyncConnection, actor: Actor, place: Place) -> Located:
+        found = await ENGINE.locate(connection, actor, KEYS[place.ref.type], place.ref.id, now())
+        assert found is not None
+        return found
+
+    def work(self, actor: Actor) -> UnitOfWork:
+        context = WorkContext(self.database, ENGINE, DeniedAttempts())
+        return UnitOfWork(context, Identity(actor, "header"), Origin(), is_read_only=True)
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    """Two tenants of the same shape; every case has its own actor, and every grant lies in the first tenant."""
+    home, home_rows = rows.organization("home")
+    other, other_rows = rows.organization("other")
+    project, project_rows = rows.project(home)
+    document, document_rows = rows.document(project)
+    places = dict(zip(LEVELS, (home, project, document), strict=True))
+    other_project, other_project_rows = rows.project(other)
+    cases = every_case()
+    everything = home_rows + other_rows + project_rows + document_rows + other_project_rows + rows.document(other_project)[1]
+    for case in cases:
+        everything += rows_of(case, places[case.level], home, other)
+    async with rows.open_database(database_url) as database:
+        await rows.write(database, everything)
+        yield World(database, places, cases)
+
+
+async def test_a_role_carries_exactly_its_actions_however_it_is_held(world: World) -> None:
+    wrong = []
+    async with world.database.open_read() as connection:
+        for case, asked in product(world.cases, LEVELS):
+            located = await world.locate(connection, case.actor, world.places[asked])
+            expected = case.expected(asked)
+            wrong += [(case, asked.value, action.value) for action in Action if (action in located.actions) is not (action in expected)]
+            assert located.ref == world.places[asked].ref
+            assert located.organization_id == world.places[asked].organization_id
+            assert located.project_id == world.places[asked].project_id
+    assert wrong == []
+
+
+async def test_a_list_holds_a_row_exactly_when_the_role_carries_the_action(world: World) -> None:
+    wrong = []
+    ways = {"direct", "nested group", "same-named group of the other tenant"}
+    async with world.database.open_read() as connection:
+        for case, (asked, model), action in product([case for case in world.cases if case.way in ways], MODELS.items(), Action):
+            if case.way != "direct" and action not in {Action.MEMBER_MANAGE, Action.METADATA_READ}:
+                continue
+            statement = select(model.id).where(ENGINE.visible_rows(model, action))
+            found = (await connection.execute(statement, dict(ENGINE.asking(case.actor, now())))).scalars().all()
+            if list(found) != ([world.places[asked].ref.id] if action in case.expected(asked) else []):
+                wrong.append((case, asked.value, action.value))
+    assert wrong == []
+
+
+async def test_holding_an_action_anywhere_follows_the_matrix(world: World) -> None:
+    async with world.database.open_read() as connection:
+        for case, action in product(world.cases, (Action.ORGANIZATION_READ, Action.METADATA_READ, Action.MEMBER_MANAGE)):
+            held = await ENGINE.holds_anywhere(connection, case.actor, action, now())
+            assert held is (action in case.expected(case.level)), (case, action)
+
+
+async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_url: str) -> None:
+    moment = datetime(2026, 5, 4, 3, 2, 1, 7, tzinfo=UTC)
+    tick = timedelta(microseconds=1)
+    home, everything = rows.organization("home")
+    granted, grouped = Actor(ActorType.USER, "granted"), Actor(ActorType.USER, "grouped")
+    everything += rows.grant(home, granted, Role.ORG_MEMBER, moment) + rows.group(home, "g") + rows.member(home, "g", grouped, moment)
+    everything += rows.grant(home, Actor(ActorType.GROUP, "g"), Role.ORG_MEMBER)
+    statement = select(Organization.id).where(ENGINE.visible_rows(Organization, Action.ORGANIZATION_READ))
+    async with rows.open_database(database_url) as database:
+        await rows.write(database, everything)
+        async with database.open_read() as connection:
+            for actor, (at, is_live) in product((granted, grouped), ((moment - tick, True), (moment, False), (moment + tick, False))):
+                located = await ENGINE.locate(connection, actor, Organization.id, home.ref.id, at)
+                assert located is not None
+                assert (located.roles == {Role.ORG_MEMBER}) is is_live
+                listed = (await connection.execute(statement, dict(ENGINE.asking(actor, at)))).all()
+                assert bool(listed) is is_live
+                assert await ENGINE.holds_anywhere(connection, actor, Action.ORGANIZATION_READ, at) is is_live
+
+
+class Statements:
+    """Counts what a database is sent."""
+
+    def __init__(self, database: Database) -> None:
+        self.sent: list[str] = []
+        for engine in {database.reader, database.writer} if database.is_sqlite else {database.writer}:
+            event.listen(engine.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        self.sent.append(statement)
+
+    def take(self) -> list[str]:
+        sent, self.sent = self.sent, []
+        return sent
+
+
+async def test_locating_is_one_statement_whatever_the_way(world: World) -> None:
+    statements = Statements(world.database)
+    for case, place in product(world.cases[: len(GIVING_WAYS + EMPTY_WAYS)], world.places.values()):
+        work = world.work(case.actor)
+        statements.take()
+        await work.locate_ref(place.ref)
+        assert len(statements.take()) == 1
+        await work.rollback()
+
+
+async def test_a_list_is_one_statement_and_a_numbered_page_one_count_more(world: World) -> None:
+    statements = Statements(world.database)
+    owner = next(case.actor for case in world.cases if case.role is Role.ORG_OWNER and case.way == "nested group")
+    requests: dict[PageRequest | CursorRequest, int] = {
+        PageRequest(0, 20, "created_at", descending=False): 2,
+        CursorRequest(20, "created_at", descending=False, after=None, fingerprint=""): 1,
+    }
+    for request, expected in requests.items():
+        work = world.work(owner)
+        statements.take()
+        await work.admit_everywhere(Action.DOCUMENT_READ)
+        page = await DocumentRepository(work).list_visible(DocumentListQuery(), request)
+        sent = statements.take()
+        assert len(sent) == expected, sent
+        assert sum("count(" in statement for statement in sent) == expected - 1
+        assert isinstance(page, Page | CursorPage)
+        assert [item.id for item in page.items] == [world.places[ResourceType.DOCUMENT].ref.id]
+        await work.rollback()
+
+
+def test_every_scope_column_names_a_level_of_the_tree() -> None:
+    for model, scopes in SCOPES.items():
+        assert ResourceType.ORGANIZATION in scopes
+        assert all(column.class_ is model for column in scopes.values())

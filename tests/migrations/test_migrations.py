@@ -1,0 +1,194 @@
+"""One history for both databases: up, down and up again, always equal to the models, safe when many migrate at once."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Column, Connection, Integer, MetaData, String, Table, UniqueConstraint, inspect
+
+from alembic import command
+from app.db.base import Base
+from app.db.engine import Database
+from app.db.migrations import alembic_config, current_version, head_version, migrate
+from tests.migrations.conftest import run_sql
+from tests.support.application import ROOT
+from tests.support.cli import environment, run_saasbase, run_saasbase_at_once
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+LONGEST_NAME = 63  # PostgreSQL cuts what is longer, silently
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    database = Database.from_url(url)
+    try:
+        yield database
+    finally:
+        await database.aclose()
+
+
+async def ask(database: Database, question: Callable[[Connection], T]) -> T:
+    async with database.open_read() as connection:
+        return await connection.run_sync(question)
+
+
+async def change(database: Database, step: Callable[[Connection], None]) -> None:
+    async with database.writer.begin() as connection:
+        await connection.run_sync(step)
+
+
+def differences(metadata: MetaData) -> Callable[[Connection], list[Any]]:
+    def compare(connection: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
+
+    return compare
+
+
+def tables(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())
+
+
+def checks(connection: Connection) -> set[tuple[str, str | None]]:
+    inspector = inspect(connection)
+    return {(table, str(check["name"])) for table in inspector.get_table_names() for check in inspector.get_check_constraints(table)}
+
+
+def a_copy_of_the_models() -> MetaData:
+    copy = MetaData(naming_convention=Base.metadata.naming_convention)
+    for table in Base.metadata.tables.values():
+        table.to_metadata(copy)
+    return copy
+
+
+async def test_the_history_leads_from_nothing_to_the_models(empty_url: str) -> None:
+    async with opened(empty_url) as database:
+        assert await current_version(database) is None
+        await migrate(database)
+        assert await current_version(database) == head_version()
+        assert await ask(database, differences(Base.metadata)) == []
+        assert await ask(database, tables) == {*Base.metadata.tables, "alembic_version"}
+
+
+async def test_the_checks_of_the_models_are_in_the_schema(database_url: str) -> None:
+    """Alembic does not compare them."""
+    declared = {
+        (table.name, item) for table in Base.metadata.tables.values() for item in table.constraints if isinstance(item, CheckConstraint)
+    }
+    async with opened(database_url) as database:
+        assert await ask(database, checks) == {(table, str(item.name)) for table, item in declared}
+        if not database.is_sqlite:
+            return  # PostgreSQL rewrites the text; the history is the same one
+        inspector = await ask(database, lambda connection: inspect(connection).get_check_constraints("memberships"))
+        assert [check["sqltext"] for check in inspector] == [str(item.sqltext) for table, item in declared if table == "memberships"]
+
+
+def _add_table(models: MetaData) -> None:
+    Table("forgotten", models, Column("id", Integer, primary_key=True))
+
+
+def _add_column(models: MetaData) -> None:
+    models.tables["projects"].append_column(Column("forgotten", Integer, nullable=False))
+
+
+def _change_length(models: MetaData) -> None:
+    models.tables["projects"].c.name.type = String(100)
+
+
+def _change_nullable(models: MetaData) -> None:
+    models.tables["memberships"].c.expires_at.nullable = False
+
+
+def _drop_index(models: MetaData) -> None:
+    models.tables["projects"].indexes.clear()
+
+
+def _drop_unique(models: MetaData) -> None:
+    table = models.tables["organizations"]
+    table.constraints -= {item for item in table.constraints if isinstance(item, UniqueConstraint)}
+
+
+def _drop_table(models: MetaData) -> None:
+    models.remove(models.tables["group_members"])
+
+
+@pytest.mark.parametrize("drift", [_add_table, _add_column, _change_length, _change_nullable, _drop_index, _drop_unique, _drop_table])
+async def test_a_model_that_drifts_from_the_history_is_seen(drift: Callable[[MetaData], None], database_url: str) -> None:
+    models = a_copy_of_the_models()
+    async with opened(database_url) as database:
+        assert await ask(database, differences(models)) == []
+        drift(models)
+        assert await ask(database, differences(models)) != []
+
+
+async def test_down_to_nothing_and_up_again(empty_url: str) -> None:
+    async with opened(empty_url) as database:
+        await migrate(database)
+        await change(database, lambda connection: command.downgrade(alembic_config(connection), "base"))
+        assert await ask(database, tables) == {"alembic_version"}
+        assert await current_version(database) is None
+        await migrate(database)
+        assert await current_version(database) == head_version()
+        assert await ask(database, differences(Base.metadata)) == []
+
+
+async def test_migrating_twice_changes_nothing(database_url: str) -> None:
+    async with opened(database_url) as database:
+        before = await current_version(database)
+        await migrate(database)
+        assert await current_version(database) == before == head_version()
+
+
+def test_the_alembic_command_works_for_developers(database_url: str, tmp_path: Path) -> None:
+    alembic = [str(Path(sys.executable).with_name("alembic")), "-c", str(ROOT / "alembic.ini"), "check"]
+    settings = environment(SAASBASE_DB_URL=database_url)
+    ended = subprocess.run(alembic, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "No new upgrade operations detected" in ended.stdout
+
+
+def test_no_name_is_longer_than_postgresql_keeps() -> None:
+    tables_ = Base.metadata.tables.values()
+    names = [str(key.name) for table in tables_ for key in table.constraints] + [
+        str(index.name) for table in tables_ for index in table.indexes
+    ]
+    assert len(names) > 30
+    assert [name for name in names if len(name) > LONGEST_NAME] == []
+    assert len(set(names)) == len(names)
+
+
+async def test_ten_processes_may_migrate_at_once(empty_url: str, tmp_path: Path) -> None:
+    ended = run_saasbase_at_once(10, tmp_path, "migrate", SAASBASE_DB_URL=empty_url)
+    assert [result for result in ended if result.status != 0] == []
+    assert {result.out for result in ended} == {f"schema is at {head_version()}\n"}
+    async with opened(empty_url) as database:
+        assert await ask(database, differences(Base.metadata)) == []
+
+
+@pytest.mark.parametrize("found", ["nothing", "9999"])
+def test_serving_an_outdated_postgresql_is_refused_with_one_line(found: str, empty_postgres: str, tmp_path: Path) -> None:
+    if found != "nothing":
+        asyncio.run(
+            run_sql(empty_postgres, f"CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('{found}')")
+        )
+    ended = run_saasbase(tmp_path, "serve", "--port", "0", SAASBASE_DB_URL=empty_postgres)
+    assert ended.status == 1
+    assert ended.err == f"saasbase: the database schema is at {found}, this release needs {head_version()}: run 'saasbase migrate'\n"
+    assert ended.out == ""
+
+
+async def test_a_database_of_a_newer_release_is_left_alone(database_url: str, tmp_path: Path) -> None:
+    async with opened(database_url) as database, database.writer.begin() as connection:
+        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    ended = run_saasbase(tmp_path, "migrate", SAASBASE_DB_URL=database_url)
+    assert ended.status == 1
+    assert ended.err.startswith("saasbase: the schema cannot be migrated: ")
+    assert ended.err.count("\n") == 1

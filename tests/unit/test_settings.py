@@ -1,0 +1,210 @@
+"""The configuration: defaults, names, faults told in one line each, and the example file that lists it all."""
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from app.settings import PREFIX, Section, Settings, SettingsError, load_settings, setting_names
+from tests.support.application import ROOT
+
+EXAMPLE = ROOT / ".env.example"
+SECRET = "geheim-4711"
+# Names that deployments of the reference have in their environment already, and a value that is not the default.
+KEPT = {
+    "SAASBASE_DB_URL": "jdbc:sqlite:x.db",
+    "SAASBASE_STORAGE__LOCAL__BASE_PATH": "elsewhere/documents",
+    "SAASBASE_WEB__ENABLED": "false",
+    "SAASBASE_WEB__BASE_PATH": "/v1",
+    "SAASBASE_ACTOR__HEADER": "X-Actor",
+    "SAASBASE_ACTOR__ANONYMOUS": "user:nobody",
+}
+BAD = {
+    "SAASBASE_DATABASE__POOL_SIZE": ["0", SECRET, "2.5", ""],
+    "SAASBASE_DATABASE__POOL_TIMEOUT_SECONDS": ["0", "nan", "inf", "-1"],
+    "SAASBASE_DATABASE__TRANSACTION_POOLER": [SECRET],
+    "SAASBASE_STORAGE__MAX_UPLOAD_BYTES": ["0", "5 GiB"],
+    "SAASBASE_STORAGE__SWEEP_MIN_AGE_SECONDS": ["-1", "99999999999999999999"],
+    "SAASBASE_ACTOR__HEADER": ["", "X Actor", "X-Actor:", "A" * 65],
+    "SAASBASE_ACTOR__TRUSTED_PROXIES": [SECRET, "10.0.0.0/33", "127.0.0.1/32;10.0.0.1"],
+    "SAASBASE_ACTOR__ANONYMOUS": [f"robot:{SECRET}", "user:", "service:a\x01b"],
+    "SAASBASE_ORGANIZATIONS__CREATION": [SECRET, "AUTHENTICATED"],
+    "SAASBASE_WEB__ENABLED": ["perhaps"],
+    "SAASBASE_WEB__BASE_PATH": ["/a b", "/{tenant}", "/api?x=1"],
+    "SAASBASE_WEB__MAX_BODY_BYTES": ["1023"],
+    "SAASBASE_LOG__LEVEL": ["LOUD"],
+    "SAASBASE_LOG__FORMAT": ["xml"],
+}
+
+
+class Leaf(NamedTuple):
+    """One setting: its variable, its description and its default as text."""
+
+    name: str
+    description: str
+    default: str
+
+
+def leaves(section: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[Leaf]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from leaves(field.annotation, f"{prefix}{name.upper()}__")
+        else:
+            yield Leaf(prefix + name.upper(), field.description or "", written(field.get_default(call_default_factory=True)))
+
+
+def written(value: Any) -> str:
+    """The value as it stands in an environment variable."""
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return str(value.value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@pytest.fixture
+def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The place of a .env file that is read."""
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    return tmp_path / ".env"
+
+
+def fault() -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+def test_every_setting_has_a_default_and_a_description() -> None:
+    assert load_settings() == Settings()
+    found = list(leaves())
+    assert len(found) >= 20
+    assert [leaf.name for leaf in found] == list(setting_names())
+    assert [leaf.name for leaf in found if not leaf.description.endswith((".", "...")) or "\n" in leaf.description] == []
+
+
+def test_the_names_of_the_reference_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEPT.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.db_url.get_secret_value() == "jdbc:sqlite:x.db"
+    assert settings.storage.local.base_path == Path("elsewhere/documents")
+    assert settings.web.enabled is False
+    assert settings.web.base_path == "/v1"
+    assert settings.actor.header == "X-Actor"
+    assert settings.actor.anonymous == "user:nobody"
+
+
+@pytest.mark.parametrize(("given", "path"), [("/api/", "/api"), ("api", "/api"), ("", ""), ("/", ""), ("/a/b", "/a/b")])
+def test_the_base_path_may_be_empty_and_loses_its_trailing_slash(given: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_WEB__BASE_PATH", given)
+    assert load_settings().web.base_path == path
+
+
+@pytest.mark.parametrize(
+    ("given", "networks"),
+    [
+        ("", []),
+        ("127.0.0.1/32", ["127.0.0.1/32"]),
+        (" 10.0.0.0/8 , ::1/128 ,", ["10.0.0.0/8", "::1/128"]),
+        ("192.168.1.7/16,10.1.2.3", ["192.168.0.0/16", "10.1.2.3/32"]),
+    ],
+)
+def test_networks_are_a_list_with_commas(given: str, networks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", given)
+    assert load_settings().actor.trusted_proxies == tuple(map(ip_network, networks))
+
+
+def test_an_empty_anonymous_actor_and_an_empty_proxy_secret_mean_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_ACTOR__ANONYMOUS", "")
+    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", "")
+    actor = load_settings().actor
+    assert (actor.anonymous, actor.proxy_secret) == ("", None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SAASBASE_FOO",
+        "SAASBASE_DB_URI",
+        "SAASBASE_DATABASE__FOO",
+        "SAASBASE_STORAGE__LOCAL__FOO",
+        "SAASBASE_DB_URL__X",
+        "SAASBASE_DATABASE",
+        "SAASBASE_STORAGE__LOCAL",
+        "saasbase_foo",
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_an_unknown_name_stops_with_one_line_that_names_it(name: str, place: str, dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if place == "environment":
+        monkeypatch.setenv(name, SECRET)
+    else:
+        dotenv.write_text(f"{name}={SECRET}\n")
+    assert fault() == f"{name.upper()}: there is no such setting"
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_a_bad_value_stops_with_one_line_that_names_the_variable_and_not_the_value(
+    name: str, value: str, place: str, dotenv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "environment":
+        monkeypatch.setenv(name, value)
+    else:
+        dotenv.write_text(f'{name}="{value}"\n')
+    told = fault()
+    assert re.fullmatch(rf"{name}: [^\n]{{10,}}", told), told
+    assert SECRET not in told
+    assert "Value error" not in told
+
+
+def test_each_fault_has_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_FOO", SECRET)
+    monkeypatch.setenv("SAASBASE_DATABASE__POOL_SIZE", SECRET)
+    monkeypatch.setenv("SAASBASE_LOG__LEVEL", SECRET)
+    names = [line.partition(":")[0] for line in fault().splitlines()]
+    assert sorted(names) == ["SAASBASE_DATABASE__POOL_SIZE", "SAASBASE_FOO", "SAASBASE_LOG__LEVEL"]
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv.write_text("SAASBASE_DATABASE__POOL_SIZE=3\nSAASBASE_LOG__LEVEL=ERROR\n")
+    monkeypatch.setenv("SAASBASE_LOG__LEVEL", "DEBUG")
+    settings = load_settings()
+    assert (settings.database.pool_size, settings.log.level.value) == (3, "DEBUG")
+
+
+def test_what_else_stands_in_a_dotenv_file_is_not_our_business(dotenv: Path) -> None:
+    dotenv.write_text(f"PORT=8000\nPOSTGRES_PASSWORD={SECRET}\n")
+    assert load_settings() == Settings()
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = Settings.model_validate({"db_url": f"postgresql://u:{SECRET}@h/d", "actor": {"proxy_secret": SECRET}})
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+def test_the_example_file_has_every_setting_with_its_default_and_description() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    found = [
+        Leaf(match[1], lines[number - 1].removeprefix("# "), match[2])
+        for number, line in enumerate(lines)
+        if (match := re.fullmatch(r"#?(\w+)=(.*)", line))
+    ]
+    assert sorted(found) == sorted(leaves())
+
+
+def test_the_example_file_is_read_as_the_defaults(dotenv: Path) -> None:
+    dotenv.write_text(re.sub(r"^#(?=SAASBASE_)", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+    assert "\nSAASBASE_LOG__LEVEL=INFO\n" in dotenv.read_text()
+    assert load_settings() == Settings()
