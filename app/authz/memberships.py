@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from uuid import UUID
 
 from sqlalchemy import Row, delete, func, or_, select, tuple_
@@ -16,6 +16,7 @@ from app.core.pagination import CursorPage, CursorRequest, Page
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.repository import Repository, SortColumns, wire_columns
+from app.db.tenancy import TenantSession
 from app.models import Membership, Organization
 
 # Whose permanent grants keep an organization owned: a group can become empty, an agent or a key can be switched off.
@@ -62,8 +63,13 @@ class MembershipRepository(Repository):
 
     async def revoke(self, ref: ResourceRef, actor: Actor, role: Role) -> bool:
         """Remove a grant; whether there was one."""
+        session = cast("TenantSession", self._session.sync_session)
+        had_changed = session.has_changed
         removed = await self._session.execute(delete(Membership).where(*_is(ref, actor, role)).returning(Membership.id))
-        return removed.one_or_none() is not None
+        if removed.one_or_none() is not None:
+            return True
+        session.has_changed = had_changed  # a delete that finds nothing is no change, and needs no record
+        return False
 
     async def remove_all_on(self, ref: ResourceRef) -> None:
         """Remove every grant on a leaf resource that is being deleted: no foreign key does."""

@@ -38,7 +38,7 @@ class PageRequest:
 class Cursor:
     """Where a keyset page ended: the sort value and the id of its last row."""
 
-    value: str
+    value: str | None
     id: UUID
 
 
@@ -99,7 +99,7 @@ def decode_cursor(text: str, bound_to: str) -> Cursor:
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         bound, value, identifier = json.loads(base64.urlsafe_b64decode(padded))
-        cursor = Cursor(str(value), UUID(hex=identifier))
+        cursor = Cursor(None if value is None else str(value), UUID(hex=identifier))
     except (ValueError, TypeError, AttributeError, binascii.Error):
         raise InvalidCursorError("is not a cursor of this service") from None
     if bound != bound_to:

@@ -35,6 +35,7 @@ from app.core.resources import ResourceRef, ResourceType
 from app.core.text import MAX_JSON_BYTES, InvalidTextError, check_json, clean_identifier
 from app.db.base import MAX_NAME
 from app.http.conditional import etag_of
+from app.models.audit_event import MAX_CORRELATION
 
 ItemT = TypeVar("ItemT", bound=BaseModel)
 
@@ -90,6 +91,7 @@ class Text:
 
 Name = Annotated[str, Text(MAX_NAME)]
 ActorId = Annotated[str, Text(MAX_ACTOR_ID)]
+CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
 Search = Annotated[str | None, BeforeValidator(_blank_is_absent), AfterValidator(_clean_if_given), Field(max_length=MAX_NAME)]
 Moment = Annotated[AwareDatetime, AfterValidator(_with_offset)]
 Metadata = Annotated[

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from app.core.actors import ActorType
 from app.core.events import AuditAction, Outcome
@@ -42,6 +42,26 @@ class AuditEventRead(Schema):
         columns["actor"] = {"type": columns.pop("actor_type"), "id": columns.pop("actor_id")}
         columns["resource"] = {"type": columns.pop("resource_type"), "id": columns.pop("resource_id")}
         return columns
+
+
+class PruneQuery(BaseModel):
+    """Which events to remove."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    organization_id: UUID
+    project_id: UUID | None = None
+    """Only events in this project."""
+    action: AuditAction | None = None
+    """Only events of this action."""
+    occurred_to: Moment | None = None
+    """Only events not after this moment."""
+
+
+class Pruned(Schema):
+    """How many events were removed."""
+
+    pruned: int
 
 
 class AuditEventSort(StrEnum):
