@@ -9,6 +9,7 @@ from app.resources.audit_events.router import routes as audit_events
 from app.resources.authz.router import routes as authz
 from app.resources.documents.router import routes as documents
 from app.resources.executions.router import routes as executions
+from app.resources.groups.router import routes as groups
 from app.resources.memberships.router import routes as memberships
 from app.resources.organizations.router import routes as organizations
 from app.resources.projects.router import routes as projects
@@ -20,6 +21,7 @@ RESOURCES: Final[tuple[Routes, ...]] = (
     api_calls,
     executions,
     memberships,
+    groups,
     api_keys,
     authz,
     audit_events,
