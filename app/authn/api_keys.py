@@ -6,22 +6,22 @@ from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, cast
 
-from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy import Table, bindparam, or_, select, update
 
 from app.core.actors import Actor, ActorType, Identity
 from app.core.clock import now
 from app.core.errors import UnauthenticatedError
-from app.core.keys import SHA256, hash_secret, read_token
+from app.core.keys import hash_secret, read_token
 from app.core.permissions import Action
 from app.db.engine import Database
 from app.models import ApiKey, ApiKeySecret
+from app.models.audit_event import MAX_IP
 
 _KEYS: Final = cast("Table", ApiKey.__table__)
 _SECRETS: Final = cast("Table", ApiKeySecret.__table__)
 _BY_PREFIX: Final = (
     select(
         _SECRETS.c.hash,
-        _SECRETS.c.hash_algorithm,
         _SECRETS.c.expires_at.label("secret_expires_at"),
         _KEYS.c.id,
         _KEYS.c.actions,
@@ -32,8 +32,10 @@ _BY_PREFIX: Final = (
     .join_from(_SECRETS, _KEYS, _KEYS.c.id == _SECRETS.c.api_key_id)
     .where(_SECRETS.c.prefix == bindparam("prefix"))
 )
-_MARK_USED: Final = (
-    update(_KEYS).where(_KEYS.c.id == bindparam("key_id")).values(last_used_at=bindparam("used_at"), last_used_ip=bindparam("used_ip"))
+_MARK_USED: Final = (  # another process may have written a later use already
+    update(_KEYS)
+    .where(_KEYS.c.id == bindparam("key_id"), or_(_KEYS.c.last_used_at.is_(None), _KEYS.c.last_used_at < bindparam("used_at")))
+    .values(last_used_at=bindparam("used_at"), last_used_ip=bindparam("used_ip"))
 )
 _REFUSED: Final = "The API key is not valid."
 
@@ -46,15 +48,19 @@ class KeyUses:
 
     def note(self, key_id: Any, address: str | None) -> None:
         """The key is being used now."""
-        self._uses[key_id] = (now(), address)
+        self._uses[key_id] = (now(), address[:MAX_IP] if address is not None else None)
 
     async def write(self, database: Database) -> int:
-        """Write what was collected, in one transaction; returns how many keys."""
+        """Write what was collected, in one transaction; returns how many keys. What could not be written is kept for the next time."""
         uses, self._uses = self._uses, {}
         if uses:
             rows = [{"key_id": key, "used_at": at, "used_ip": address} for key, (at, address) in sorted(uses.items())]
-            async with database.writer.begin() as connection:
-                await connection.execute(_MARK_USED, rows)
+            try:
+                async with database.writer.begin() as connection:
+                    await connection.execute(_MARK_USED, rows)
+            except BaseException:
+                self._uses = uses | self._uses
+                raise
         return len(uses)
 
 
@@ -81,7 +87,7 @@ class KeyVerifier:
         async with self._database.open_read() as connection:
             found = (await connection.execute(_BY_PREFIX, {"prefix": token.prefix})).one_or_none()
         stored = found.hash if found is not None else "0" * 64
-        shown = hash_secret(token.secret, found.hash_algorithm if found is not None else SHA256, self._pepper)
+        shown = hash_secret(token.secret, token.algorithm, self._pepper)
         if not hmac.compare_digest(shown, stored) or found is None or not _is_usable(found, address):
             raise UnauthenticatedError(_REFUSED)
         self.uses.note(found.id, address)

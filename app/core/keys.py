@@ -32,6 +32,8 @@ class KeyToken:
 
     prefix: str
     secret: str = field(repr=False)
+    algorithm: str = HMAC_SHA256
+    """How keys of this form are stored: a token of ours that lost its checksum is not taken for one of the reference."""
 
     @property
     def text(self) -> str:
@@ -51,7 +53,7 @@ def read_token(text: str) -> KeyToken | None:
         head = text[:-_CHECKSUM_LENGTH]
         return KeyToken(ours[1], ours[2]) if hmac.compare_digest(_checksum(head), ours[3]) else None
     if (reference := _REFERENCE.fullmatch(text)) is not None:
-        return KeyToken(reference[1], reference[2])
+        return KeyToken(reference[1], reference[2], SHA256)
     return None
 
 

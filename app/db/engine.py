@@ -100,7 +100,8 @@ class Database:
             )
         else:
             self.writer = self._postgresql_engine()
-            self.reader = self.writer.execution_options(isolation_level="AUTOCOMMIT")
+            # Outside a transaction a pooler may send each message to another server, and asyncpg prepares a statement before it runs it.
+            self.reader = self.writer if self.limits.transaction_pooler else self.writer.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     def from_url(cls, text_: str, limits: PoolLimits | None = None) -> Self:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.core.clock import now
 from app.core.errors import AppError, ConflictError, InvalidError, NotFoundError, PreconditionFailedError
 from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
-from app.db.base import Base
+from app.db.base import Base, Timestamp
 
 SortColumns = Mapping[str, InstrumentedAttribute[Any]]
 
@@ -204,7 +204,7 @@ def _write_value(value: Any) -> str | None:
 
 def _read_value(column: InstrumentedAttribute[Any], text: str) -> Any:
     try:
-        if column.type.python_type is datetime:
+        if isinstance(column.type, Timestamp):
             return datetime.fromisoformat(text).astimezone(UTC)
         return column.type.python_type(text)
     except (ValueError, OverflowError):

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from app.http.schemas import Command, CorrelationId, ListQuery, Metadata, Name, Resource, Search, lower_case
 
@@ -30,6 +30,15 @@ MAY_FOLLOW: Final[dict[ApiCallStatus, frozenset[ApiCallStatus]]] = {
 }
 
 
+def _fetchable(text: str) -> str:
+    if "/" in text:  # api-calls/by-correlation/{correlation_id} could not find it
+        raise ValueError("this value has a slash")
+    return text
+
+
+CorrelationKey = Annotated[CorrelationId, AfterValidator(_fetchable)]
+
+
 class ApiCallCreate(Command):
     """A call that has arrived."""
 
@@ -39,7 +48,7 @@ class ApiCallCreate(Command):
     external_request_id: Name | None = None
     idempotency_key: Name | None = None
     """The same key with the same body answers 200 and the call that was created first; with another body 409."""
-    correlation_id: CorrelationId | None = None
+    correlation_id: CorrelationKey | None = None
     """What it belongs to; taken from `X-Correlation-ID` or `traceparent` when absent."""
     request_payload: Metadata = Field(default_factory=dict)
     metadata: Metadata = Field(default_factory=dict)
@@ -101,4 +110,4 @@ class ApiCallListQuery(ListQuery):
     operation_key: Search = None
     external_request_id: Search = None
     idempotency_key: Search = None
-    correlation_id: Search = None
+    correlation_id: Annotated[CorrelationId | None, BeforeValidator(lambda text: text or None)] = None

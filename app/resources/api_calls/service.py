@@ -67,6 +67,7 @@ class ApiCallService:
         values: dict[str, Any] = changes.model_dump(exclude_none=True)
         if not values:
             return ApiCallRead.from_row(call.row)
+        changed = sorted(values)
         if changes.status in ENDS:
             values["responded_at"] = now()
         row = await self._calls.move(call.id, values, changes.status, self._work.expected_revision)
@@ -75,7 +76,7 @@ class ApiCallService:
             call,
             correlation_id=row.correlation_id,
             status=row.status,
-            changed=sorted(changes.model_fields_set),
+            changed=changed,
         )
         return ApiCallRead.from_row(row)
 

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from sqlalchemy import Row, delete, insert, or_, select, update
 
+from app.core.errors import NotFoundError
 from app.core.pagination import CursorPage, CursorRequest, Page
 from app.core.resources import ResourceRef
 from app.db.repository import Repository, SortColumns, equal_to, wire_columns
-from app.models import ApiKey, ApiKeySecret, Membership
+from app.models import ApiKey, ApiKeySecret, Membership, Organization
 from app.resources.api_keys.schemas import ApiKeyListQuery
 from app.unit_of_work import UnitOfWork
 
@@ -46,8 +47,24 @@ class ApiKeyRepository(Repository):
         await self._session.execute(update(ApiKeySecret).where(*others).values(expires_at=at))
 
     async def find(self, key_id: UUID) -> Row[Any]:
-        """One key of this organization."""
-        return (await self._session.execute(select(*wire_columns(ApiKey)).where(ApiKey.id == key_id))).one()
+        """One key of this organization.
+
+        Raises:
+            NotFoundError: it is gone.
+        """
+        row: Row[Any] | None = (await self._session.execute(select(*wire_columns(ApiKey)).where(ApiKey.id == key_id))).one_or_none()
+        if row is None:
+            raise NotFoundError
+        return row
+
+    async def take_turns(self, organization_id: UUID) -> None:
+        """Wait for others who make, end or rotate keys of the organization.
+
+        Else a key that is being revoked could make another one that its revocation does not find. Rows that only refer to the
+        organization can be written meanwhile.
+        """
+        statement = select(Organization.id).where(Organization.id == organization_id)
+        await self._session.execute(statement.with_for_update(key_share=True))
 
     async def find_family(self, key_id: UUID) -> list[Row[Any]]:
         """The key and every key that was made by it, by one made by it, and so on."""
@@ -63,14 +80,17 @@ class ApiKeyRepository(Repository):
         names = [str(key_id) for key_id in key_ids]
         await self._session.execute(delete(Membership).where(Membership.actor_type == "API_KEY", Membership.actor_id.in_(names)))
 
-    async def limit_all(self, key_ids: list[UUID], expires_at: datetime | None) -> None:
-        """Let the grants of keys end with them, and end keys that would outlive the one that made them."""
+    async def end_grants(self, key_ids: list[UUID], expires_at: datetime | None) -> None:
+        """Let the grants of keys end with them."""
         names = [str(key_id) for key_id in key_ids]
         grants = update(Membership).where(Membership.actor_type == "API_KEY", Membership.actor_id.in_(names))
         await self._session.execute(grants.values(expires_at=expires_at))
-        if expires_at is not None:
-            later = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > expires_at)
-            await self._session.execute(update(ApiKey).where(ApiKey.id.in_(key_ids), later).values(expires_at=expires_at))
+
+    async def end_keys(self, key_ids: list[UUID], expires_at: datetime, at: datetime) -> None:
+        """Let keys end, with their grants, together with the one that made them."""
+        ended = update(ApiKey).where(ApiKey.id.in_(key_ids))
+        await self._session.execute(ended.values(expires_at=expires_at, updated_at=at, revision=ApiKey.revision + 1))
+        await self.end_grants(key_ids, expires_at)
 
     async def list_visible(self, query: ApiKeyListQuery, request: CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
         """The keys whose scope's members the actor manages."""

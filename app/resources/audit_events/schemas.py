@@ -45,9 +45,9 @@ class AuditEventRead(Schema):
 
 
 class PruneQuery(BaseModel):
-    """Which events to remove."""
+    """Which events to remove. Unknown parameters are refused: a filter with a typo would remove everything."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     organization_id: UUID
     project_id: UUID | None = None

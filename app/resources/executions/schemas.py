@@ -5,9 +5,10 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from app.core.resources import ResourceType
+from app.core.text import is_encodable
 from app.http.schemas import (
     ActorRef,
     Command,
@@ -18,7 +19,6 @@ from app.http.schemas import (
     Resource,
     ResourceRefRead,
     Search,
-    Text,
     lower_case,
 )
 
@@ -26,7 +26,23 @@ MAX_WARNINGS = 100
 MAX_WARNING = 2000
 MAX_ERROR_MESSAGE = 8000
 
-Warning_ = Annotated[str, Text(MAX_WARNING)]
+
+def _storable(text: str) -> str:
+    if "\x00" in text or not is_encodable(text):
+        raise ValueError("this value has a NUL character or is not valid Unicode")
+    return text
+
+
+def _fetchable(text: str) -> str:
+    if "/" in text:  # executions/by-correlation/{correlation_id} could not find it
+        raise ValueError("this value has a slash")
+    return text
+
+
+# What a program said, with its line breaks: a stack trace is no name.
+Told = Annotated[str, AfterValidator(_storable)]
+Warning_ = Annotated[Told, Field(max_length=MAX_WARNING)]
+CorrelationKey = Annotated[CorrelationId, AfterValidator(_fetchable)]
 
 
 class ExecutionStatus(StrEnum):
@@ -48,7 +64,7 @@ class ExecutionStart(Command):
     target_type: ResourceType | None = None
     """Together with `target_id`: what it works on, in the same project."""
     target_id: UUID | None = None
-    correlation_id: CorrelationId | None = None
+    correlation_id: CorrelationKey | None = None
     """What it belongs to; taken from `X-Correlation-ID` or `traceparent` when absent."""
     parent_execution_id: UUID | None = None
     """The execution it is a part of, in the same organization."""
@@ -81,7 +97,7 @@ class ExecutionFail(Command):
     """It ended badly."""
 
     error_code: Name | None = None
-    error_message: Annotated[str, Field(max_length=MAX_ERROR_MESSAGE), Text(MAX_ERROR_MESSAGE)] | None = None
+    error_message: Annotated[Told, Field(max_length=MAX_ERROR_MESSAGE)] | None = None
     metadata: Metadata = Field(default_factory=dict)
     """Merged into the metadata, together with the error's code and message."""
 
@@ -144,7 +160,7 @@ class ExecutionListQuery(ListQuery):
     project_id: UUID | None = None
     status: ExecutionStatus | None = None
     target_resource_type: ResourceType | None = None
-    correlation_id: Search = None
+    correlation_id: Annotated[CorrelationId | None, BeforeValidator(lambda text: text or None)] = None
     parent_execution_id: UUID | None = None
     operation: Search = None
     model_provider: Search = None

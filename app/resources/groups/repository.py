@@ -39,6 +39,10 @@ class GroupRepository(Repository):
             raise NotFoundError
         return row
 
+    async def exists(self, group_id: str) -> bool:
+        """Whether the organization has such a group."""
+        return (await self._session.execute(select(Group.id).where(Group.group_id == group_id))).one_or_none() is not None
+
     async def list_all(self, query: GroupListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
         """The groups of the organization."""
         statement = select(*wire_columns(Group))

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from app.authz.engine import Located
 from app.authz.escalation import forbid_escalation
+from app.core.actors import ActorType
 from app.core.clock import now
 from app.core.errors import InvalidError, NotFoundError
 from app.core.events import AuditAction
@@ -103,6 +104,8 @@ class GroupService:
         await self._groups.find(group_id)
         if new.expires_at is not None and new.expires_at <= now():
             raise InvalidError("lies in the past", pointer="/expires_at")
+        if new.member_type is ActorType.GROUP and not await self._groups.exists(new.member_id):
+            raise InvalidError("is no group of the organization", pointer="/member_id")
         await self._forbid_more_than_held(group_id)
         values = {
             "organization_id": organization.id,
