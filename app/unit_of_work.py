@@ -193,8 +193,9 @@ class UnitOfWork:
         """
         if self._tenant_session.has_changed and not self._events:
             raise UnrecordedChangeError("a change without an audit event")
-        if self._events:
-            await self.session.execute(_INSERT_EVENTS, self._events)
+        if not self._events:  # nothing was changed: there is nothing to commit
+            return
+        await self.session.execute(_INSERT_EVENTS, self._events)
         # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
         self._after_rollback.clear()
         await self.session.commit()
