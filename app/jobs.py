@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from app.authn.api_keys import KeyUses
 from app.blobs.store import BlobStore
 from app.blobs.sweeper import sweep
 from app.unit_of_work import WorkContext, write_denials
@@ -15,6 +16,7 @@ from app.unit_of_work import WorkContext, write_denials
 _log = logging.getLogger(__name__)
 
 DENIAL_INTERVAL_SECONDS: Final = 1.0
+KEY_USE_INTERVAL_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class JobPlan:
 
 
 @asynccontextmanager
-async def run_jobs(context: WorkContext, store: BlobStore, plan: JobPlan) -> AsyncIterator[None]:
+async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, plan: JobPlan) -> AsyncIterator[None]:
     """Run the jobs while the block lasts; what is collected in memory is written before it ends."""
 
     async def sweep_once() -> None:
@@ -35,8 +37,12 @@ async def run_jobs(context: WorkContext, store: BlobStore, plan: JobPlan) -> Asy
     async def write_once() -> None:
         await write_denials(context)
 
+    async def write_uses() -> None:
+        await key_uses.write(context.database)
+
     tasks = [
         asyncio.create_task(_repeat(write_once, DENIAL_INTERVAL_SECONDS), name="denied attempts"),
+        asyncio.create_task(_repeat(write_uses, KEY_USE_INTERVAL_SECONDS), name="last use of keys"),
         asyncio.create_task(_repeat(sweep_once, plan.sweep_interval_seconds), name="sweeper"),
     ]
     try:
@@ -45,6 +51,7 @@ async def run_jobs(context: WorkContext, store: BlobStore, plan: JobPlan) -> Asy
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _once(write_uses, "last use of keys")
         await _once(lambda: write_denials(context, all_of_them=True), "denied attempts")
 
 

@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from app.api import RESOURCES
 from app.audit.denials import DeniedAttempts
-from app.authn.resolver import ActorResolver, HeaderActorResolver, ProxyTrust
+from app.authn.api_keys import KeyVerifier
+from app.authn.resolver import ActorResolver, ChainedActorResolver, ProxyTrust
 from app.authz.builtin import BuiltinPolicyEngine
 from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError
@@ -101,7 +102,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         try:
             await prepare_schema(runtime.context.database)
             await runtime.store.open()
-            async with run_jobs(runtime.context, runtime.store, plan):
+            async with run_jobs(runtime.context, runtime.store, runtime.key_uses, plan):
                 yield
         finally:
             await runtime.context.database.aclose()
@@ -131,10 +132,15 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
     secret = settings.actor.proxy_secret
     trust = ProxyTrust(settings.actor.trusted_proxies, secret.get_secret_value() if secret else None)
     anonymous = Actor.from_subject(settings.actor.anonymous) if settings.actor.anonymous.strip() else None
+    database = make_database(settings)
+    pepper = settings.api_keys.pepper.get_secret_value().encode()
+    keys = KeyVerifier(database, pepper)
     return Runtime(
-        context=WorkContext(make_database(settings), BuiltinPolicyEngine(), DeniedAttempts()),
+        context=WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts()),
+        key_uses=keys.uses,
+        pepper=pepper,
         store=make_store(settings),
-        resolver=actor_resolver or HeaderActorResolver(settings.actor.header, trust, anonymous),
+        resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, keys),
         trust=trust,
         base_path=settings.web.base_path,
         max_body_bytes=settings.web.max_body_bytes,

@@ -107,6 +107,13 @@ class ActorSettings(Section):
     """Actor of a caller who shows no identity; empty = such callers are answered 401."""
 
 
+class ApiKeySettings(Section):
+    """API keys."""
+
+    pepper: SecretStr = SecretStr("development")
+    """Secret that stored key hashes are made with; changing it makes every key invalid. Set your own in production."""
+
+
 class OrganizationCreation(StrEnum):
     """Who may create organizations."""
 
@@ -177,6 +184,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     storage: StorageSettings = StorageSettings()
     actor: ActorSettings = ActorSettings()
+    api_keys: ApiKeySettings = ApiKeySettings()
     organizations: OrganizationSettings = OrganizationSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin, Subject, make_event
-from app.authz.engine import Located, PolicyEngine
+from app.authz.engine import HeldGrant, Located, PolicyEngine
 from app.authz.memberships import holds_directly
 from app.authz.tree import KEYS
 from app.core.actors import Actor, ActorType, Identity
@@ -83,7 +83,7 @@ class UnitOfWork:
             found = await self._context.policy.locate(connection, self.actor, key, value, now())
         if found is None:
             raise self._hidden()
-        return found
+        return found if self.identity.only_actions is None else replace(found, only_actions=self.identity.only_actions)
 
     async def locate_ref(self, ref: ResourceRef) -> Located:
         """The same by type and id.
@@ -99,6 +99,21 @@ class UnitOfWork:
         """Whether the actor himself, not a group of his, was given that role on that resource."""
         async with self._context.database.open_read() as connection:
             return await holds_directly(connection, ref, self.actor, role)
+
+    async def grants_on(self, resource: Located, actor: Actor | None = None) -> list[HeldGrant]:
+        """The live grants on a resource and above it; only those that count for ``actor`` when one is given."""
+        async with self._context.database.open_read() as connection:
+            policy = self._context.policy
+            if actor is None:
+                return await policy.list_grants(connection, resource, now())
+            return await policy.list_grants_of(connection, resource, actor, now())
+
+    async def find(self, ref: ResourceRef, actor: Actor) -> Located | None:
+        """A resource with the roles of ``actor``, whoever that is; None when absent. Only for questions about authorization."""
+        if ref.type not in KEYS:
+            return None
+        async with self._context.database.open_read() as connection:
+            return await self._context.policy.locate(connection, actor, KEYS[ref.type], ref.id, now())
 
     async def admit(self, target: Located, *actions: Action) -> None:
         """Let the actor go on if he may take any of the actions on the target, and pin the session to the target's organization.
@@ -123,6 +138,8 @@ class UnitOfWork:
             async with self._context.database.open_read() as connection:
                 if not await self._context.policy.holds_anywhere(connection, self.actor, action, now()):
                     raise self._hidden()
+        if self.identity.only_actions is not None and action not in self.identity.only_actions:
+            raise ForbiddenError(f"This key may not {action.value}.")
         self._listed = action
         self._tenant_session.list_parameters = self._context.policy.asking(self.actor, now())
 
@@ -136,11 +153,12 @@ class UnitOfWork:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
         self._tenant_session.pin_tenant(organization_id)
 
-    def record(self, action: AuditAction, subject: Subject | Located, **details: Any) -> None:
-        """Write an audit event with the commit, in the same transaction."""
+    def record(self, action: AuditAction, subject: Subject | Located, *, correlation_id: str | None = None, **details: Any) -> None:
+        """Write an audit event with the commit, in the same transaction; ``correlation_id`` wins over the request's own."""
         if isinstance(subject, Located):
             subject = Subject(subject.ref, subject.organization_id, subject.project_id)
-        self._events.append(make_event(self.identity, self.origin, action, subject, details))
+        origin = self.origin if correlation_id is None else replace(self.origin, correlation_id=correlation_id)
+        self._events.append(make_event(self.identity, origin, action, subject, details))
 
     def adopt(self, events: list[dict[str, Any]]) -> None:
         """Write events that were made earlier with the commit."""
@@ -154,6 +172,19 @@ class UnitOfWork:
         """Undo something outside the database if the transaction does not become durable."""
         self._after_rollback.append(callback)
 
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[None]:
+        """A part of the transaction that may fail and then leaves nothing (a savepoint)."""
+        session = self._tenant_session
+        had_changed, recorded = session.has_changed, len(self._events)
+        try:
+            async with self.session.begin_nested():
+                yield
+        except BaseException:
+            session.has_changed = had_changed
+            del self._events[recorded:]
+            raise
+
     async def commit(self) -> None:
         """Write the events and make everything durable.
 
@@ -162,8 +193,9 @@ class UnitOfWork:
         """
         if self._tenant_session.has_changed and not self._events:
             raise UnrecordedChangeError("a change without an audit event")
-        if self._events:
-            await self.session.execute(_INSERT_EVENTS, self._events)
+        if not self._events:  # nothing was changed: there is nothing to commit
+            return
+        await self.session.execute(_INSERT_EVENTS, self._events)
         # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
         self._after_rollback.clear()
         await self.session.commit()

@@ -55,6 +55,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('slug', name=op.f('uq_organizations_slug'))
     )
     op.create_table('groups',
+    sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('organization_id', sa.Uuid(), nullable=False),
     sa.Column('group_id', sa.String(length=256), nullable=False),
     sa.Column('name', sa.String(length=255), nullable=False),
@@ -64,7 +65,8 @@ def upgrade() -> None:
     sa.Column('created_by_subject', sa.String(length=272), nullable=False),
     sa.Column('revision', sa.Integer(), nullable=False),
     sa.ForeignKeyConstraint(['organization_id'], ['organizations.id'], name=op.f('fk_groups_organization_id'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('organization_id', 'group_id', name=op.f('pk_groups'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_groups')),
+    sa.UniqueConstraint('organization_id', 'group_id', name=op.f('uq_groups_organization_id_group_id'))
     )
     op.create_table('projects',
     sa.Column('id', sa.Uuid(), nullable=False),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
+from app.authn.api_keys import KeyVerifier
 from app.core.actors import Actor, ActorType, Identity, InvalidActorError
 from app.core.errors import BadRequestError, UnauthenticatedError
 
@@ -76,10 +77,11 @@ class ProxyTrust:
         return client
 
 
-class HeaderActorResolver:
-    """The actor header and the anonymous fallback."""
+class ChainedActorResolver:
+    """A bearer credential, else the actor header, else the anonymous actor."""
 
-    def __init__(self, header: str, trust: ProxyTrust, anonymous: Actor | None) -> None:
+    def __init__(self, header: str, trust: ProxyTrust, anonymous: Actor | None, keys: KeyVerifier) -> None:
+        self._keys = keys
         self._name = header
         self._header = header.lower().encode()
         self._trust = trust
@@ -88,9 +90,9 @@ class HeaderActorResolver:
 
     async def resolve(self, credentials: Credentials) -> Identity:
         """See ``ActorResolver.resolve``."""
-        if _values(credentials.headers, b"authorization"):
-            # A credential that is not valid never falls through to a weaker proof.
-            raise UnauthenticatedError("The Authorization header holds no valid credential.")
+        shown = _values(credentials.headers, b"authorization")
+        if shown:  # a credential that is not valid never falls through to a weaker proof
+            return await self._keys.verify(_bearer_of(shown), self._trust.client_of(credentials.peer, _forwarded(credentials.headers)))
         named = _values(credentials.headers, self._header)
         if any(value.strip() for value in named) and self._is_believed(credentials):
             return Identity(self._read(named), "header")
@@ -118,6 +120,17 @@ class HeaderActorResolver:
         if actor.type is ActorType.API_KEY:
             raise UnauthenticatedError("An API key proves itself with its secret, as a Bearer token.")
         return actor
+
+
+def _bearer_of(values: list[bytes]) -> str:
+    scheme, _, token = values[0].decode("latin-1").partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise UnauthenticatedError("The Authorization header holds no Bearer credential.")
+    return token.strip()
+
+
+def _forwarded(headers: RawHeaders) -> str:
+    return ",".join(value.decode("latin-1") for value in _values(headers, b"x-forwarded-for"))
 
 
 def _values(headers: RawHeaders, name: bytes) -> list[bytes]:

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 from typing import cast as cast_type
+from uuid import UUID
 
 from sqlalchemy import (
     CTE,
@@ -28,18 +29,19 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    tuple_,
     union,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.authz.engine import Located
+from app.authz.engine import HeldGrant, Located
 from app.authz.tree import SCOPES
 from app.core.actors import Actor, ActorType
 from app.core.permissions import Action, Role, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base, Timestamp
-from app.models import GroupMember, Membership, Organization, Project
+from app.models import ApiKey, GroupMember, Membership
 
 _MEMBERSHIPS: Final = Membership.__table__
 _MEMBERS: Final = GroupMember.__table__
@@ -62,14 +64,25 @@ class BuiltinPolicyEngine:
         if row is None:
             return None
         held = getattr(row, _ROLES)
-        model = cast_type("type[Base]", key.class_)
+        scopes = {scope: getattr(row, column.key) for scope, column in SCOPES[cast_type("type[Base]", key.class_)].items()}
+        nearest = next(scope for scope, value in scopes.items() if value is not None)
         return Located(
-            ref=ResourceRef(next(iter(SCOPES[model])), row.id),
-            organization_id=row.id if model is Organization else row.organization_id,
-            project_id=row.id if model is Project else getattr(row, "project_id", None),
+            ref=ResourceRef(nearest, scopes[nearest]),
+            organization_id=scopes[ResourceType.ORGANIZATION],
+            project_id=scopes.get(ResourceType.PROJECT),
             row=row,
             roles=frozenset(map(Role, held.split(","))) if held else frozenset(),
         )
+
+    async def list_grants(self, connection: AsyncConnection, resource: Located, at: datetime) -> list[HeldGrant]:
+        """See ``PolicyEngine.list_grants``."""
+        return await _held_on(connection, resource, at, [])
+
+    async def list_grants_of(self, connection: AsyncConnection, resource: Located, actor: Actor, at: datetime) -> list[HeldGrant]:
+        """See ``PolicyEngine.list_grants_of``."""
+        parameters = {**self.asking(actor, at), "tenant": resource.organization_id}
+        subjects = (await connection.execute(_subjects_statement(), parameters)).all()
+        return await _held_on(connection, resource, at, [(kind, name) for kind, name in subjects])
 
     def visible_rows(self, model: type[Base], action: Action) -> ColumnElement[bool]:
         """See ``PolicyEngine.visible_rows``."""
@@ -116,6 +129,43 @@ def _locate_statement(key: InstrumentedAttribute[Any]) -> Executable:
     per_pair = select(held.label("roles")).select_from(subjects.join(scopes, literal(value=True))).subquery("pairs")
     roles = select(func.aggregate_strings(per_pair.c.roles, ",")).scalar_subquery()
     return select(*(column.label(column.name) for column in target.c), roles.label(_ROLES)).select_from(target)
+
+
+async def _held_on(connection: AsyncConnection, resource: Located, at: datetime, subjects: list[tuple[str, str]]) -> list[HeldGrant]:
+    places = {(scope.type.value, scope.id): place for place, scope in enumerate(resource.scopes)}
+    grants = _MEMBERSHIPS.c
+    statement = select(grants.actor_type, grants.actor_id, grants.role, grants.resource_type, grants.resource_id).where(
+        tuple_(grants.resource_type, grants.resource_id).in_(places), _is_live(_MEMBERSHIPS)
+    )
+    if subjects:
+        statement = statement.where(tuple_(grants.actor_type, grants.actor_id).in_(subjects))
+    rows = (await connection.execute(statement, {"at": at})).all()
+    limits = await _limits_of_keys(connection, {row.actor_id for row in rows if row.actor_type == ActorType.API_KEY})
+    ordered = sorted(rows, key=lambda row: (places[row.resource_type, row.resource_id], row.actor_type, row.actor_id, row.role))
+    return [
+        HeldGrant(
+            Actor(ActorType(row.actor_type), row.actor_id),
+            Role(row.role),
+            ResourceRef(ResourceType(row.resource_type), row.resource_id),
+            limits.get(row.actor_id) if row.actor_type == ActorType.API_KEY else None,
+        )
+        for row in ordered
+    ]
+
+
+async def _limits_of_keys(connection: AsyncConnection, key_ids: set[str]) -> dict[str, frozenset[Action]]:
+    """The actions that keys were made for, of those that were made for less than their role."""
+    if not key_ids:
+        return {}
+    keys = ApiKey.__table__.c
+    statement = select(keys.id, keys.actions).where(keys.id.in_([UUID(key_id) for key_id in key_ids]))
+    return {str(key): frozenset(map(Action, actions)) for key, actions in await connection.execute(statement) if actions is not None}
+
+
+@cache
+def _subjects_statement() -> Executable:
+    subjects = _subjects_in(bindparam("tenant", type_=Uuid()))
+    return select(subjects.c.subject_type, subjects.c.subject_id)
 
 
 @cache

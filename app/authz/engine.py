@@ -25,6 +25,7 @@ class Located:
     project_id: UUID | None
     row: Row[Any]
     roles: frozenset[Role]
+    only_actions: frozenset[Action] | None = None
     concerns_only_the_actor: bool = False
 
     @property
@@ -33,14 +34,40 @@ class Located:
         return self.ref.id
 
     @property
+    def scopes(self) -> list[ResourceRef]:
+        """The resource and those above it, nearest first."""
+        above = {ResourceType.PROJECT: self.project_id, ResourceType.ORGANIZATION: self.organization_id}
+        return [
+            self.ref,
+            *(ResourceRef(type_, id_) for type_, id_ in above.items() if id_ is not None and type_ in self.ref.type.ancestry[1:]),
+        ]
+
+    @property
     def actions(self) -> frozenset[Action]:
         """Everything the actor may do on it."""
-        return actions_of(self.roles)
+        held = actions_of(self.roles)
+        return held if self.only_actions is None else held & self.only_actions
 
     @property
     def is_readable(self) -> bool:
         """Whether the actor may know that it exists."""
         return READ_ACTIONS[self.ref.type] in self.actions
+
+
+@dataclass(frozen=True, slots=True)
+class HeldGrant:
+    """A grant as it counts on a resource: who holds which role, given where."""
+
+    actor: Actor
+    role: Role
+    granted_on: ResourceRef
+    only_actions: frozenset[Action] | None = None
+
+    @property
+    def actions(self) -> frozenset[Action]:
+        """What it carries: the role's actions, or those of them an API key was made for."""
+        held = actions_of([self.role])
+        return held if self.only_actions is None else held & self.only_actions
 
 
 class PolicyEngine(Protocol):
@@ -55,6 +82,12 @@ class PolicyEngine(Protocol):
         at: datetime,
     ) -> Located | None:
         """The row whose unique ``key`` has this value, with the actor's roles on it, in one statement; None when absent."""
+
+    async def list_grants(self, connection: AsyncConnection, resource: Located, at: datetime) -> list["HeldGrant"]:
+        """Every live grant on the resource and above it, nearest first, then by actor."""
+
+    async def list_grants_of(self, connection: AsyncConnection, resource: Located, actor: Actor, at: datetime) -> list["HeldGrant"]:
+        """Those of them that count for the actor: his own, and those of groups he is in."""
 
     def visible_rows(self, model: type[Base], action: Action) -> ColumnElement[bool]:
         """An SQL predicate that is true for the rows of ``model`` on which the actor named by ``asking`` may take the action."""

@@ -7,7 +7,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.authz.engine import ScopeColumns
 from app.core.resources import ResourceType
 from app.db.base import Base
-from app.models import AuditEvent, Document, DocumentVersion, Organization, Project
+from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, Organization, Project
 
 # For each table that can be located or listed: the column that names each scope of a row, nearest first.
 SCOPES: Final[dict[type[Base], ScopeColumns]] = {
@@ -23,6 +23,14 @@ SCOPES: Final[dict[type[Base], ScopeColumns]] = {
         ResourceType.PROJECT: DocumentVersion.project_id,
         ResourceType.ORGANIZATION: DocumentVersion.organization_id,
     },
+    ApiCall: {
+        ResourceType.API_CALL: ApiCall.id,
+        ResourceType.PROJECT: ApiCall.project_id,
+        ResourceType.ORGANIZATION: ApiCall.organization_id,
+    },
+    # Executions and keys are no level of their own: what may be done to them is asked on the project or organization they belong to.
+    Execution: {ResourceType.PROJECT: Execution.project_id, ResourceType.ORGANIZATION: Execution.organization_id},
+    ApiKey: {ResourceType.PROJECT: ApiKey.project_id, ResourceType.ORGANIZATION: ApiKey.organization_id},
     AuditEvent: {
         ResourceType.PROJECT: AuditEvent.project_id,
         ResourceType.ORGANIZATION: AuditEvent.organization_id,
@@ -34,4 +42,5 @@ KEYS: Final[dict[ResourceType, InstrumentedAttribute[Any]]] = {
     ResourceType.ORGANIZATION: Organization.id,
     ResourceType.PROJECT: Project.id,
     ResourceType.DOCUMENT: Document.id,
+    ResourceType.API_CALL: ApiCall.id,
 }

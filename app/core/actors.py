@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.core.permissions import Action
 from app.core.text import InvalidTextError, clean_identifier
 
 MAX_ACTOR_ID = 256
@@ -58,11 +59,13 @@ class Actor:
 class Identity:
     """An actor together with how the service came to believe it.
 
-    ``method`` is ``header``, ``anonymous`` or ``system`` (later also ``api_key`` and ``jwt``); it stands in every audit event.
+    ``method`` is ``header``, ``api_key``, ``anonymous`` or ``system``; it stands in every audit event. ``only_actions`` narrows
+    what the actor's roles carry, for keys that were made for less than their role.
     """
 
     actor: Actor
     method: str
+    only_actions: frozenset[Action] | None = None
 
     @property
     def is_anonymous(self) -> bool:

@@ -40,7 +40,7 @@ class PageRequest:
 class Cursor:
     """Where a keyset page ended: the sort value and the id of its last row."""
 
-    value: str
+    value: str | None
     id: UUID
 
 
@@ -101,10 +101,10 @@ def decode_cursor(text: str, bound_to: str) -> Cursor:
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         bound, value, identifier = json.loads(base64.urlsafe_b64decode(padded))
-        cursor = Cursor(str(value), UUID(hex=identifier))
+        cursor = Cursor(None if value is None else str(value), UUID(hex=identifier))
     except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise InvalidCursorError("is not a cursor of this service") from None
-    if not is_storable(cursor.value):
+    if cursor.value is not None and not is_storable(cursor.value):
         raise InvalidCursorError("is not a cursor of this service")
     if bound != bound_to:
         raise InvalidCursorError("belongs to another list, order or set of filters")

@@ -96,12 +96,15 @@ class Database:
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
             self.writer = self._sqlite_engine(pool_size=1)
             event.listen(self.writer.sync_engine, "begin", _begin_immediate)
-            self.reader = self._sqlite_engine(pool_size=SQLITE_READERS, pool_reset_on_return=None).execution_options(
-                isolation_level="AUTOCOMMIT"
+            # Said when the engine is made, so that a checkout neither sets nor resets it: every question to SQLite is a thread hop.
+            # The writer must never skip its rollbacks: to its driver a transaction we began ourselves looks like autocommit too.
+            self.reader = self._sqlite_engine(
+                pool_size=SQLITE_READERS, pool_reset_on_return=None, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True
             )
         else:
             self.writer = self._postgresql_engine()
-            self.reader = self.writer.execution_options(isolation_level="AUTOCOMMIT")
+            # Outside a transaction a pooler may send each message to another server, and asyncpg prepares a statement before it runs it.
+            self.reader = self.writer if self.limits.transaction_pooler else self.writer.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     def from_url(cls, text_: str, limits: PoolLimits | None = None) -> Self:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, UniqueConstraint, delete, func, insert, inspect, literal, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, UniqueConstraint, and_, delete, func, insert, inspect, literal, or_, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -49,18 +49,20 @@ class Repository:
             raise self.conflict(violated_constraint(error)) from None
         return SimpleNamespace(**values)
 
-    async def update(self, row_id: UUID, changes: Mapping[str, Any], expected_revision: int | None) -> Row[Any]:
-        """Change columns and raise the revision; returns the new row.
+    async def update(
+        self, row_id: UUID, changes: Mapping[str, Any], expected_revision: int | None, *conditions: ColumnElement[bool]
+    ) -> Row[Any]:
+        """Change columns of a row that meets the conditions, and raise its revision; returns the new row.
 
         Raises:
             PreconditionFailedError: the row is no longer at ``expected_revision``.
-            NotFoundError: the row is gone.
+            NotFoundError: the row is gone, or does not meet the conditions.
             ConflictError: a unique value is taken.
         """
         model: Any = self.model
         statement = (
             update(model)
-            .where(model.id == row_id, *self._at(expected_revision))
+            .where(model.id == row_id, *self._at(expected_revision), *conditions)
             .values({_key(model, name): value for name, value in changes.items()} | {"updated_at": now(), "revision": model.revision + 1})
             .returning(*wire_columns(model))
         )
@@ -113,7 +115,7 @@ async def fetch_page(
     A numbered page costs the select and a count; a keyset page costs one index range whatever lies before it.
     """
     column = columns[request.sort]
-    order = (column.desc(), key.desc()) if request.descending else (column.asc(), key.asc())
+    order = _order(column, key, descending=request.descending)
     if isinstance(request, PageRequest):
         total = await count_rows(session, statement)
         if request.offset >= total:
@@ -121,9 +123,7 @@ async def fetch_page(
         rows = await session.execute(statement.order_by(*order).limit(request.size).offset(request.offset))
         return Page(list(rows.all()), total, request)
     if request.after is not None:
-        place = tuple_(literal(_read_value(column, request.after.value), column.type), literal(request.after.id, key.type))
-        here = tuple_(column, key)
-        statement = statement.where(here < place if request.descending else here > place)
+        statement = statement.where(_is_after(column, key, request.after, descending=request.descending))
     found = list((await session.execute(statement.order_by(*order).limit(request.limit + 1))).all())
     rows_shown = found[: request.limit]
     if len(found) <= request.limit:
@@ -133,10 +133,36 @@ async def fetch_page(
     return CursorPage(rows_shown, encode_cursor(cursor, request.fingerprint))
 
 
+def _order(column: InstrumentedAttribute[Any], key: InstrumentedAttribute[UUID], *, descending: bool) -> list[ColumnElement[Any]]:
+    by: list[ColumnElement[Any]] = [column.desc(), key.desc()] if descending else [column.asc(), key.asc()]
+    # The databases disagree on where NULL sorts; here it is last, whatever the direction.
+    return [column.is_(None), *by] if _is_nullable(column) else by
+
+
+def _is_after(
+    column: InstrumentedAttribute[Any], key: InstrumentedAttribute[UUID], place: Cursor, *, descending: bool
+) -> ColumnElement[bool]:
+    identifier = literal(place.id, key.type)
+    if place.value is None:
+        return and_(column.is_(None), key < identifier if descending else key > identifier)
+    here, there = tuple_(column, key), tuple_(literal(_read_value(column, place.value), column.type), identifier)
+    follows = here < there if descending else here > there
+    return or_(follows, column.is_(None)) if _is_nullable(column) else follows
+
+
+def _is_nullable(column: InstrumentedAttribute[Any]) -> bool:
+    return bool(column.property.columns[0].nullable)
+
+
 async def count_rows(session: AsyncSession, statement: Select[Any]) -> int:
     """How many rows a select over one table has."""
     counted = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
     return int((await session.execute(counted)).scalar_one())
+
+
+def equal_to(filters: Mapping[InstrumentedAttribute[Any], Any]) -> list[ColumnElement[bool]]:
+    """The exact filters that were given; None is one that was not."""
+    return [column == value for column, value in filters.items() if value is not None]
 
 
 def contains(column: ColumnElement[str] | InstrumentedAttribute[str], text: str) -> ColumnElement[bool]:
@@ -170,7 +196,9 @@ def _key(model: type[Base], column: str) -> str:
     return inspect(model).get_property_by_column(model.__table__.c[column]).key
 
 
-def _write_value(value: Any) -> str:
+def _write_value(value: Any) -> str | None:
+    if value is None:
+        return None
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 

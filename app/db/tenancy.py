@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Delete, Select, Update, bindparam, event
+from sqlalchemy import ColumnElement, Delete, FromClause, Select, Update, bindparam, event
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
 
 from app.db.base import Base
@@ -91,11 +91,20 @@ def _fence(state: ORMExecuteState) -> Any:
 def _check_list(session: TenantSession, state: ORMExecuteState) -> None:
     if not isinstance(state.statement, Select):
         raise TenancyError("no tenant is pinned for a change")
-    tables = {str(from_) for from_ in state.statement.get_final_froms()}
+    tables = {str(from_) for from_ in _froms_of(state.statement)}
     unfiltered = tables - state.execution_options.get(_FILTERED, frozenset())
     if unfiltered:
         raise TenancyError(f"no tenant is pinned for {sorted(unfiltered)}")
     _bind(state, session.list_parameters)
+
+
+def _froms_of(statement: Select[Any]) -> Iterable[FromClause]:
+    """What the statement selects from. ``get_final_froms`` compiles it, which costs more than running it: only joins need that."""
+    if statement._setup_joins:  # noqa: SLF001 - there is no public way
+        return statement.get_final_froms()
+    where = statement.whereclause
+    named = where._from_objects if where is not None else ()  # noqa: SLF001
+    return {*statement.columns_clause_froms, *statement._from_obj, *named}  # noqa: SLF001
 
 
 def _confine(organization_id: UUID, state: ORMExecuteState) -> Any:

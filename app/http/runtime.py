@@ -1,9 +1,10 @@
 """What a running service consists of, built once by ``main`` and reached from every request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from app.authn.api_keys import KeyUses
 from app.authn.resolver import ActorResolver, ProxyTrust
 from app.blobs.store import BlobStore
 from app.unit_of_work import WorkContext
@@ -16,6 +17,8 @@ class Runtime:
     context: WorkContext
     store: BlobStore
     resolver: ActorResolver
+    key_uses: KeyUses
+    pepper: bytes = field(repr=False)
     trust: ProxyTrust
     base_path: str
     max_body_bytes: int

@@ -36,6 +36,7 @@ from app.core.resources import ResourceRef, ResourceType
 from app.core.text import MAX_JSON_BYTES, InvalidTextError, check_json, clean_identifier
 from app.db.base import MAX_NAME
 from app.http.conditional import etag_of
+from app.models.audit_event import MAX_CORRELATION
 
 ItemT = TypeVar("ItemT", bound=BaseModel)
 
@@ -88,7 +89,9 @@ class Text:
 
 Name = Annotated[str, Text(MAX_NAME)]
 ActorId = Annotated[str, Text(MAX_ACTOR_ID)]
+CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
 Search = Annotated[Name | None, BeforeValidator(blank_is_absent)]
+CorrelationSearch = Annotated[CorrelationId | None, BeforeValidator(blank_is_absent)]
 Moment = Annotated[AwareDatetime, AfterValidator(_as_utc)]
 Metadata = Annotated[
     dict[str, Any],

@@ -1,10 +1,26 @@
 """The tables, one aggregate per file. Alembic and the tenant fence read this package."""
 
+from app.models.api_call import ApiCall
+from app.models.api_key import ApiKey, ApiKeySecret
 from app.models.audit_event import AuditEvent
 from app.models.document import Document, DocumentVersion
+from app.models.execution import Execution
 from app.models.group import Group, GroupMember
 from app.models.membership import Membership
 from app.models.organization import Organization
 from app.models.project import Project
 
-__all__ = ["AuditEvent", "Document", "DocumentVersion", "Group", "GroupMember", "Membership", "Organization", "Project"]
+__all__ = [
+    "ApiCall",
+    "ApiKey",
+    "ApiKeySecret",
+    "AuditEvent",
+    "Document",
+    "DocumentVersion",
+    "Execution",
+    "Group",
+    "GroupMember",
+    "Membership",
+    "Organization",
+    "Project",
+]

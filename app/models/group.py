@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.core.identifiers import new_id
 from app.db.base import MAX_ACTOR, MAX_ENUM, MAX_SUBJECT, Base, Json, Recorded, TenantOwned, Timestamp
 
 
@@ -15,10 +16,13 @@ class Group(TenantOwned, Recorded, Base):
 
     __tablename__ = "groups"
 
-    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True)
-    group_id: Mapped[str] = mapped_column(String(MAX_ACTOR), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
+    group_id: Mapped[str] = mapped_column(String(MAX_ACTOR))
     name: Mapped[str]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", Json)
+
+    __table_args__ = (UniqueConstraint("organization_id", "group_id"),)
 
 
 class GroupMember(TenantOwned, Base):

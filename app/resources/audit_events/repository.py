@@ -2,12 +2,12 @@
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, delete, select
 
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
-from app.db.repository import Repository, SortColumns, wire_columns
+from app.db.repository import Repository, SortColumns, equal_to, wire_columns
 from app.models import AuditEvent
-from app.resources.audit_events.schemas import AuditEventListQuery
+from app.resources.audit_events.schemas import AuditEventListQuery, PruneQuery
 from app.unit_of_work import UnitOfWork
 
 
@@ -20,6 +20,15 @@ class AuditEventRepository(Repository):
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
         self._work = work
+
+    async def prune(self, query: PruneQuery) -> int:
+        """Remove the chosen events of the organization; leaves an event that says so."""
+        statement = delete(AuditEvent).where(
+            *equal_to({AuditEvent.project_id: query.project_id, AuditEvent.action: query.action}),
+            *([AuditEvent.occurred_at <= query.occurred_to] if query.occurred_to is not None else []),
+        )
+        removed = await self._session.execute(statement)
+        return int(removed.rowcount)  # type: ignore[attr-defined] # the result of a DELETE has it
 
     async def list_visible(self, query: AuditEventListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
         """The events of organizations and projects whose members the actor manages."""
@@ -35,7 +44,7 @@ class AuditEventRepository(Repository):
             AuditEvent.correlation_id: query.correlation_id,
         }
         statement = self._work.only_visible(select(*wire_columns(AuditEvent)), AuditEvent)
-        statement = statement.where(*(column == value for column, value in exact.items() if value is not None))
+        statement = statement.where(*equal_to(exact))
         if query.occurred_from is not None:
             statement = statement.where(AuditEvent.occurred_at >= query.occurred_from)
         if query.occurred_to is not None:

@@ -5,15 +5,18 @@ from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 
+from app.authz.engine import Located
+from app.core.events import AuditAction
 from app.core.permissions import Action
 from app.core.resources import ResourceType
 from app.http.bounded import bounded
 from app.http.dependencies import Work
 from app.http.routes import Routes
-from app.http.schemas import CursorPageRead, PageRead, show_page
+from app.http.schemas import CorrelationId, CursorPageRead, PageRead, show_page
 from app.http.targets import everything
+from app.models import Organization
 from app.resources.audit_events.repository import AuditEventRepository
-from app.resources.audit_events.schemas import AuditEventListQuery, AuditEventRead, CorrelationId
+from app.resources.audit_events.schemas import AuditEventListQuery, AuditEventRead, Pruned, PruneQuery
 
 routes = Routes("audit-events")
 
@@ -21,6 +24,11 @@ routes = Routes("audit-events")
 async def open_audit_events(work: Work) -> AuditEventRepository:
     """The audit trail for this request. It has no rules of its own, so there is no service between."""
     return AuditEventRepository(work)
+
+
+async def the_pruned_organization(query: Annotated[PruneQuery, Query()], work: Work) -> Located:
+    """The organization that the query names."""
+    return await work.locate(Organization.id, query.organization_id)
 
 
 AuditEvents = Annotated[AuditEventRepository, Depends(open_audit_events)]
@@ -60,3 +68,17 @@ async def list_audit_events_of_correlation(
     return await bounded(
         request, response, query, "/audit-events", read=AuditEventRead, fetch=lambda page: events.list_visible(query, page)
     )
+
+
+@routes.delete("/audit-events", allow=Action.ORGANIZATION_DELETE, on=the_pruned_organization, status_code=200, problems=(404,))
+async def prune_audit_events(
+    organization: Annotated[Located, Depends(the_pruned_organization)],
+    query: Annotated[PruneQuery, Query()],
+    work: Work,
+    events: AuditEvents,
+) -> Pruned:
+    """Remove events of an organization; only its owners may. An AUDIT_PRUNED event stays behind."""
+    pruned = await events.prune(query)
+    chosen = query.model_dump(mode="json", exclude={"organization_id"}, exclude_none=True)
+    work.record(AuditAction.AUDIT_PRUNED, organization, pruned=pruned, chosen=chosen)
+    return Pruned(pruned=pruned)

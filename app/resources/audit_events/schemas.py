@@ -5,15 +5,12 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from app.core.actors import ActorType
 from app.core.events import AuditAction, Outcome
 from app.core.resources import ResourceType
-from app.http.schemas import ActorId, ActorRef, ListQuery, Moment, ResourceRefRead, Schema, Text, blank_is_absent, lower_case
-from app.models.audit_event import MAX_CORRELATION
-
-CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
+from app.http.schemas import ActorId, ActorRef, CorrelationSearch, ListQuery, Moment, ResourceRefRead, Schema, blank_is_absent, lower_case
 
 
 class AuditEventRead(Schema):
@@ -47,6 +44,26 @@ class AuditEventRead(Schema):
         return columns
 
 
+class PruneQuery(BaseModel):
+    """Which events to remove. Unknown parameters are refused: a filter with a typo would remove everything."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    organization_id: UUID
+    project_id: UUID | None = None
+    """Only events in this project."""
+    action: AuditAction | None = None
+    """Only events of this action."""
+    occurred_to: Moment | None = None
+    """Only events not after this moment."""
+
+
+class Pruned(Schema):
+    """How many events were removed."""
+
+    pruned: int
+
+
 class AuditEventSort(StrEnum):
     """Columns audit events can be sorted by."""
 
@@ -73,7 +90,7 @@ class AuditEventListQuery(ListQuery):
     """Together with `actor_type`."""
     resource_type: ResourceType | None = None
     resource_id: UUID | None = None
-    correlation_id: Annotated[CorrelationId | None, BeforeValidator(blank_is_absent)] = None
+    correlation_id: CorrelationSearch = None
     occurred_from: Moment | None = None
     """Not before this moment."""
     occurred_to: Moment | None = None

@@ -3,14 +3,15 @@
 from typing import Any
 
 from app.authz.engine import Located
+from app.authz.escalation import forbid_escalation, require_fit
 from app.authz.memberships import MembershipRepository
 from app.core.actors import Actor, ActorType
 from app.core.clock import now
 from app.core.errors import ConflictError, ForbiddenError, InvalidError
 from app.core.events import AuditAction
 from app.core.pagination import Cursor, CursorPage, CursorRequest, InvalidCursorError, Page, decode_cursor, fingerprint
-from app.core.permissions import ROLE_ACTIONS, Action, Role
-from app.core.resources import ResourceRef, ResourceType
+from app.core.permissions import Action, Role
+from app.core.resources import ResourceType
 from app.resources.memberships.schemas import MembershipCreate, MembershipKey, MembershipListQuery, MembershipRead
 from app.unit_of_work import UnitOfWork
 
@@ -30,13 +31,12 @@ class MembershipService:
             ForbiddenError: the role carries an action that the caller does not hold here.
             ConflictError: the actor holds the role here already.
         """
-        if not new.role.fits(resource.ref.type):
-            raise InvalidError(f"{new.role.value} cannot be held on a resource of type {resource.ref.type.value}", pointer="/role")
+        require_fit(resource, new.role)
         if new.actor_type is ActorType.API_KEY:
             raise InvalidError("an API key holds the role it was made with and no other", pointer="/actor_type")
         if new.expires_at is not None and new.expires_at <= now():
             raise InvalidError("lies in the past", pointer="/expires_at")
-        _forbid_more_than_held(resource, new.role)
+        forbid_escalation(resource, new.role)
         grantee = Actor(new.actor_type, new.actor_id)
         row = await self._memberships.grant(
             resource.organization_id,
@@ -59,7 +59,7 @@ class MembershipService:
         """
         if query.effective and Action.MEMBER_MANAGE not in resource.actions:
             raise ForbiddenError("Seeing the roles above this resource needs MEMBER_MANAGE.")
-        scopes = _scopes_of(resource) if query.effective else [resource.ref]
+        scopes = resource.scopes if query.effective else [resource.ref]
         bound_to = fingerprint({"list": "memberships", "scopes": [str(scope.id) for scope in scopes]})
         request = CursorRequest(query.limit, "granted_at", descending=False, after=_after(query.cursor, bound_to), fingerprint=bound_to)
         return await self._memberships.list_on(scopes, request)
@@ -72,7 +72,7 @@ class MembershipService:
             ConflictError: the organization would be left without an owner.
         """
         if key.actor != self._work.actor:
-            _forbid_more_than_held(resource, key.role)
+            forbid_escalation(resource, key.role)
         is_ownership = key.role is Role.ORG_OWNER and key.ref.type is ResourceType.ORGANIZATION
         if is_ownership and not await self._memberships.count_other_owners(resource.organization_id, key.actor):
             raise ConflictError(
@@ -80,21 +80,6 @@ class MembershipService:
             )
         if await self._memberships.revoke(key.ref, key.actor, key.role):
             self._work.record(AuditAction.MEMBERSHIP_REVOKED, resource, actor=key.actor.subject, role=key.role.value)
-
-
-def _forbid_more_than_held(resource: Located, role: Role) -> None:
-    missing = ROLE_ACTIONS[role] - resource.actions
-    if missing:
-        raise ForbiddenError(f"{role.value} carries what you do not hold here: {', '.join(sorted(missing))}.", code="escalation")
-
-
-def _scopes_of(resource: Located) -> list[ResourceRef]:
-    scopes = [resource.ref]
-    if resource.project_id is not None and resource.ref.type is not ResourceType.PROJECT:
-        scopes.append(ResourceRef(ResourceType.PROJECT, resource.project_id))
-    if resource.ref.type is not ResourceType.ORGANIZATION:
-        scopes.append(ResourceRef(ResourceType.ORGANIZATION, resource.organization_id))
-    return scopes
 
 
 def _after(cursor: str | None, bound_to: str) -> Cursor | None:

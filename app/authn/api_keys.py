@@ -1,0 +1,110 @@
+"""API keys as proof of identity: looked up by prefix, compared in constant time, never remembered between two requests."""
+
+import hmac
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import ip_address, ip_network
+from typing import Any, Final, cast
+
+from sqlalchemy import Table, bindparam, or_, select, update
+
+from app.core.actors import Actor, ActorType, Identity
+from app.core.clock import now
+from app.core.errors import UnauthenticatedError
+from app.core.keys import hash_secret, read_token
+from app.core.permissions import Action
+from app.db.engine import Database
+from app.models import ApiKey, ApiKeySecret
+from app.models.audit_event import MAX_IP
+
+_KEYS: Final = cast("Table", ApiKey.__table__)
+_SECRETS: Final = cast("Table", ApiKeySecret.__table__)
+_BY_PREFIX: Final = (
+    select(
+        _SECRETS.c.hash,
+        _SECRETS.c.expires_at.label("secret_expires_at"),
+        _KEYS.c.id,
+        _KEYS.c.actions,
+        _KEYS.c.allowed_cidrs,
+        _KEYS.c.expires_at,
+        _KEYS.c.revoked_at,
+    )
+    .join_from(_SECRETS, _KEYS, _KEYS.c.id == _SECRETS.c.api_key_id)
+    .where(_SECRETS.c.prefix == bindparam("prefix"))
+)
+_MARK_USED: Final = (  # another process may have written a later use already
+    update(_KEYS)
+    .where(_KEYS.c.id == bindparam("key_id"), or_(_KEYS.c.last_used_at.is_(None), _KEYS.c.last_used_at < bindparam("used_at")))
+    .values(last_used_at=bindparam("used_at"), last_used_ip=bindparam("used_ip"))
+)
+_REFUSED: Final = "The API key is not valid."
+
+
+@dataclass(slots=True)
+class KeyUses:
+    """When each key was last used, collected in memory and written in batches: no write on a request's way."""
+
+    _uses: dict[Any, tuple[datetime, str | None]] = field(default_factory=dict)
+
+    def note(self, key_id: Any, address: str | None) -> None:
+        """The key is being used now."""
+        self._uses[key_id] = (now(), address[:MAX_IP] if address is not None else None)
+
+    async def write(self, database: Database) -> int:
+        """Write what was collected, in one transaction; returns how many keys. What could not be written is kept for the next time."""
+        uses, self._uses = self._uses, {}
+        if uses:
+            rows = [{"key_id": key, "used_at": at, "used_ip": address} for key, (at, address) in sorted(uses.items())]
+            try:
+                async with database.writer.begin() as connection:
+                    await connection.execute(_MARK_USED, rows)
+            except BaseException:
+                self._uses = uses | self._uses
+                raise
+        return len(uses)
+
+
+class KeyVerifier:
+    """Turns a bearer token into the identity of a key."""
+
+    def __init__(self, database: Database, pepper: bytes) -> None:
+        self.uses = KeyUses()
+        self._database = database
+        self._pepper = pepper
+
+    async def verify(self, token_text: str, address: str | None) -> Identity:
+        """The identity of the key.
+
+        Malformed, unknown, wrong, expired and revoked keys, and callers from an address the key does not allow, all get the
+        same answer after the same comparison.
+
+        Raises:
+            UnauthenticatedError: the token proves nothing.
+        """
+        token = read_token(token_text)
+        if token is None:
+            raise UnauthenticatedError(_REFUSED)
+        async with self._database.open_read() as connection:
+            found = (await connection.execute(_BY_PREFIX, {"prefix": token.prefix})).one_or_none()
+        stored = found.hash if found is not None else "0" * 64
+        shown = hash_secret(token.secret, token.algorithm, self._pepper)
+        if not hmac.compare_digest(shown, stored) or found is None or not _is_usable(found, address):
+            raise UnauthenticatedError(_REFUSED)
+        self.uses.note(found.id, address)
+        actions = frozenset(map(Action, found.actions)) if found.actions is not None else None
+        return Identity(Actor(ActorType.API_KEY, str(found.id)), "api_key", actions)
+
+
+def _is_usable(found: Any, address: str | None) -> bool:
+    moment = now()
+    if found.revoked_at is not None:
+        return False
+    if any(end is not None and end <= moment for end in (found.expires_at, found.secret_expires_at)):
+        return False
+    if not found.allowed_cidrs:
+        return True
+    try:
+        client = ip_address(address or "")
+    except ValueError:
+        return False
+    return any(client in ip_network(allowed) for allowed in found.allowed_cidrs)

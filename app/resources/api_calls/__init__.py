@@ -1,0 +1,1 @@
+"""The api calls of the API."""

@@ -1,0 +1,70 @@
+"""SQL of API calls."""
+
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import Row, Select, select
+
+from app.core.errors import ConflictError, NotFoundError, PreconditionFailedError
+from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.db.repository import Repository, SortColumns, equal_to, wire_columns
+from app.models import ApiCall
+from app.resources.api_calls.schemas import ENDS, MAY_FOLLOW, ApiCallListQuery, ApiCallStatus
+from app.unit_of_work import UnitOfWork
+
+
+class ApiCallRepository(Repository):
+    """Statements over ``api_calls``."""
+
+    model = ApiCall
+    sort_columns: ClassVar[SortColumns] = {
+        "name": ApiCall.name,
+        "requested_at": ApiCall.requested_at,
+        "responded_at": ApiCall.responded_at,
+        "created_at": ApiCall.created_at,
+        "updated_at": ApiCall.updated_at,
+        "status": ApiCall.status,
+        "operation_key": ApiCall.operation_key,
+    }
+
+    def __init__(self, work: UnitOfWork) -> None:
+        super().__init__(work.session)
+        self._work = work
+
+    async def find_repeated(self, project_id: UUID, operation_key: str, idempotency_key: str) -> Row[Any] | None:
+        """The call that was created with this idempotency key."""
+        statement: Select[Any] = select(*wire_columns(ApiCall)).where(
+            ApiCall.project_id == project_id, ApiCall.operation_key == operation_key, ApiCall.idempotency_key == idempotency_key
+        )
+        found: Row[Any] | None = (await self._session.execute(statement)).one_or_none()
+        return found
+
+    async def move(self, call_id: UUID, values: dict[str, Any], status: ApiCallStatus | None, expected_revision: int | None) -> Row[Any]:
+        """Change a call that has not ended and, if a status is given, may come into it. The database decides, so of many at once one wins.
+
+        Raises:
+            ConflictError: it has ended, or stands where no way leads to that status.
+        """
+        allowed = set(ApiCallStatus) - ENDS if status is None else MAY_FOLLOW[status] | ({status} - ENDS)
+        try:
+            return await self.update(call_id, values, expected_revision, ApiCall.status.in_([before.value for before in allowed]))
+        except (NotFoundError, PreconditionFailedError):
+            before = (await self._session.execute(select(ApiCall.status).where(ApiCall.id == call_id))).scalar_one_or_none()
+            if before is None or ApiCallStatus(before) in allowed:
+                raise
+        code = "already_ended" if ApiCallStatus(before) in ENDS else "status_not_allowed"
+        raise ConflictError(f"The call is {before}: it cannot become {status or 'anything else'}.", code=code)
+
+    async def list_visible(self, query: ApiCallListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+        """The calls the actor was admitted to."""
+        exact = {
+            ApiCall.organization_id: query.organization_id,
+            ApiCall.project_id: query.project_id,
+            ApiCall.status: query.status,
+            ApiCall.operation_key: query.operation_key,
+            ApiCall.external_request_id: query.external_request_id,
+            ApiCall.idempotency_key: query.idempotency_key,
+            ApiCall.correlation_id: query.correlation_id,
+        }
+        statement = self._work.only_visible(select(*wire_columns(ApiCall)), ApiCall)
+        return await self.page(statement.where(*equal_to(exact)), request)

@@ -1,0 +1,1 @@
+"""The api keys of the API."""

@@ -1,0 +1,111 @@
+"""Routes of executions."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request, Response
+
+from app.authz.engine import Located
+from app.core.permissions import Action
+from app.http.bounded import bounded
+from app.http.dependencies import Work
+from app.http.routes import Routes
+from app.http.schemas import CorrelationId, CursorPageRead, PageRead, show_page
+from app.http.targets import TheExecution, TheProject, everything, the_execution, the_project
+from app.models import Project
+from app.resources.executions.schemas import ExecutionComplete, ExecutionFail, ExecutionListQuery, ExecutionRead, ExecutionStart
+from app.resources.executions.service import ExecutionService
+
+routes = Routes("executions")
+
+
+async def open_executions(work: Work) -> ExecutionService:
+    """The rules of executions for this request."""
+    return ExecutionService(work)
+
+
+async def the_projected(new: ExecutionStart, work: Work) -> Located:
+    """The project that the body names."""
+    return await work.locate(Project.id, new.project_id)
+
+
+Executions = Annotated[ExecutionService, Depends(open_executions)]
+
+
+@routes.post("/executions", allow=Action.EXECUTION_CREATE, on=the_projected, problems=(404,))
+async def start_execution(
+    project: Annotated[Located, Depends(the_projected)], new: ExecutionStart, executions: Executions
+) -> ExecutionRead:
+    """Record that you start something.
+
+    You are its actor. End it with `/complete` or `/fail`.
+    """
+    return await executions.start(project, new)
+
+
+@routes.get("/executions", allow=Action.EXECUTION_READ, on=everything)
+async def list_executions(
+    query: Annotated[ExecutionListQuery, Query()], executions: Executions
+) -> PageRead[ExecutionRead] | CursorPageRead[ExecutionRead]:
+    """List the executions you may read."""
+    return show_page(await executions.list_visible(query, query.request()), ExecutionRead)
+
+
+@routes.get("/executions/by-project/{project_id}", allow=Action.EXECUTION_READ, on=the_project)
+async def list_executions_of_project(
+    project: TheProject, request: Request, response: Response, executions: Executions
+) -> list[ExecutionRead]:
+    """List the executions of a project, as an array.
+
+    At most 1000, oldest first; a `Link` header with `rel="next"` leads to the rest.
+    """
+    query = ExecutionListQuery(project_id=project.id)
+    return await bounded(
+        request, response, query, "/executions", read=ExecutionRead, fetch=lambda page: executions.list_visible(query, page)
+    )
+
+
+@routes.get("/executions/by-correlation/{correlation_id}", allow=Action.EXECUTION_READ, on=everything)
+async def list_executions_of_correlation(
+    correlation_id: CorrelationId, request: Request, response: Response, executions: Executions
+) -> list[ExecutionRead]:
+    """List the executions under one correlation id, as an array.
+
+    At most 1000, oldest first; a `Link` header with `rel="next"` leads to the rest.
+    """
+    query = ExecutionListQuery(correlation_id=correlation_id)
+    return await bounded(
+        request, response, query, "/executions", read=ExecutionRead, fetch=lambda page: executions.list_visible(query, page)
+    )
+
+
+@routes.get("/executions/{execution_id}", allow=Action.EXECUTION_READ, on=the_execution)
+async def read_execution(execution: TheExecution) -> ExecutionRead:
+    """Read an execution."""
+    return ExecutionRead.from_row(execution.row)
+
+
+@routes.get("/executions/{execution_id}/children", allow=Action.EXECUTION_READ, on=the_execution)
+async def list_child_executions(
+    execution: TheExecution, request: Request, response: Response, executions: Executions
+) -> list[ExecutionRead]:
+    """List the executions directly below one, as an array.
+
+    At most 1000, oldest first; a `Link` header with `rel="next"` leads to the rest. Shows those in the
+    same project.
+    """
+    query = ExecutionListQuery(parent_execution_id=execution.row.id, project_id=execution.row.project_id)
+    return await bounded(
+        request, response, query, "/executions", read=ExecutionRead, fetch=lambda page: executions.list_visible(query, page)
+    )
+
+
+@routes.post("/executions/{execution_id}/complete", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
+async def complete_execution(execution: TheExecution, result: ExecutionComplete, executions: Executions) -> ExecutionRead:
+    """End an execution well. An ended execution stays as it ended."""
+    return await executions.complete(execution, result)
+
+
+@routes.post("/executions/{execution_id}/fail", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
+async def fail_execution(execution: TheExecution, error: ExecutionFail, executions: Executions) -> ExecutionRead:
+    """End an execution badly. An ended execution stays as it ended."""
+    return await executions.fail(execution, error)

@@ -1,0 +1,111 @@
+"""SQL of groups, their members, and what they hold."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import Row, Select, delete, insert, literal, select
+from sqlalchemy.exc import IntegrityError
+
+from app.core.actors import Actor, ActorType
+from app.core.errors import AppError, ConflictError, NotFoundError
+from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.core.permissions import Role
+from app.core.resources import ResourceRef, ResourceType
+from app.db.repository import Repository, SortColumns, contains, wire_columns
+from app.models import Group, GroupMember, Membership
+from app.resources.groups.schemas import GroupListQuery
+from app.unit_of_work import UnitOfWork
+
+
+class GroupRepository(Repository):
+    """Statements over ``groups`` and ``group_members``. A group's key is its organization, to which the session is pinned, and its id."""
+
+    model = Group
+    sort_columns: ClassVar[SortColumns] = {"group_id": Group.group_id, "name": Group.name, "created_at": Group.created_at}
+
+    def __init__(self, work: UnitOfWork) -> None:
+        super().__init__(work.session)
+        self._work = work
+
+    async def find(self, group_id: str) -> Row[Any]:
+        """One group.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        statement: Select[Any] = select(*wire_columns(Group)).where(Group.group_id == group_id)
+        row: Row[Any] | None = (await self._session.execute(statement)).one_or_none()
+        if row is None:
+            raise NotFoundError
+        return row
+
+    async def exists(self, group_id: str) -> bool:
+        """Whether the organization has such a group."""
+        return (await self._session.execute(select(Group.id).where(Group.group_id == group_id))).one_or_none() is not None
+
+    async def list_all(self, query: GroupListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+        """The groups of the organization."""
+        statement = select(*wire_columns(Group))
+        if query.name_contains is not None:
+            statement = statement.where(contains(Group.name, query.name_contains))
+        return await self.page(statement, request)
+
+    async def remove(self, group_id: str) -> None:
+        """Remove a group, its place in other groups, and what was granted to it; its members go by foreign key."""
+        inside = GroupMember.member_type == ActorType.GROUP.value, GroupMember.member_id == group_id
+        held = Membership.actor_type == ActorType.GROUP.value, Membership.actor_id == group_id
+        await self._session.execute(delete(GroupMember).where(*inside))
+        await self._session.execute(delete(Membership).where(*held))
+        await self._session.execute(delete(Group).where(Group.group_id == group_id))
+
+    async def members(self, group_id: str, limit: int) -> Sequence[Row[Any]]:
+        """The direct members of a group."""
+        statement: Select[Any] = select(*wire_columns(GroupMember)).where(GroupMember.group_id == group_id)
+        ordered = statement.order_by(GroupMember.member_type, GroupMember.member_id).limit(limit)
+        rows: Sequence[Row[Any]] = (await self._session.execute(ordered)).all()
+        return rows
+
+    async def add_member(self, values: dict[str, Any]) -> None:
+        """Write a member.
+
+        Raises:
+            ConflictError: it is one already.
+        """
+        try:
+            await self._session.execute(insert(GroupMember), values)
+        except IntegrityError:
+            raise ConflictError("The actor is a member already.", code="already_member") from None
+
+    async def has_member(self, group_id: str, member: Actor) -> bool:
+        """Whether the actor is a direct member."""
+        return (await self._session.execute(select(GroupMember.group_id).where(*_is(group_id, member)))).one_or_none() is not None
+
+    async def remove_member(self, group_id: str, member: Actor) -> None:
+        """Remove a direct member."""
+        await self._session.execute(delete(GroupMember).where(*_is(group_id, member)))
+
+    async def grants_through(self, group_id: str) -> list[tuple[ResourceRef, Role]]:
+        """What a member of the group comes to hold: the grants of the group and of every group it is in."""
+        top = select(literal(group_id).label("id")).cte("groups_above", recursive=True)
+        above = top.union(
+            select(GroupMember.group_id).where(GroupMember.member_type == ActorType.GROUP.value, GroupMember.member_id == top.c.id)
+        )
+        statement = select(Membership.resource_type, Membership.resource_id, Membership.role).where(
+            Membership.actor_type == ActorType.GROUP.value, Membership.actor_id.in_(select(above.c.id))
+        )
+        rows = (await self._session.execute(statement.distinct())).all()
+        return [(ResourceRef(ResourceType(row.resource_type), row.resource_id), Role(row.role)) for row in rows]
+
+    def conflict(self, constraint: str | None) -> AppError:
+        """See ``Repository.conflict``."""
+        if constraint == "uq_groups_organization_id_group_id":
+            return ConflictError("The organization has a group with this id already.", code="group_exists")
+        return super().conflict(constraint)
+
+
+def _is(group_id: str, member: Actor) -> tuple[Any, ...]:
+    return (
+        GroupMember.group_id == group_id,
+        GroupMember.member_type == member.type.value,
+        GroupMember.member_id == member.id,
+    )

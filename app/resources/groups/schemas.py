@@ -1,0 +1,126 @@
+"""Wire shapes of groups."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.core.actors import Actor, ActorType
+from app.http.schemas import ActorId, ActorRef, Command, ListQuery, Metadata, Moment, Name, Schema, Search, Text, lower_case
+
+MAX_GROUP_ID = 100
+
+
+def _fits_a_path(value: str) -> str:
+    if "/" in value or value in {".", ".."}:
+        raise ValueError("this value could not be part of a path")
+    return value
+
+
+def _may_be_member(value: ActorType) -> ActorType:
+    if value is ActorType.API_KEY:
+        raise ValueError("an API key holds the role it was made with and no other")
+    return value
+
+
+GroupId = Annotated[str, Text(MAX_GROUP_ID), AfterValidator(_fits_a_path)]
+MemberType = Annotated[ActorType, AfterValidator(_may_be_member)]
+
+
+class GroupCreate(Command):
+    """A new group."""
+
+    group_id: GroupId
+    """How grants name it: `devs` is the actor `group:devs` of this organization. Never changes."""
+    name: Name | None = None
+    """Its name; the id when absent."""
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class GroupUpdate(Command):
+    """What changes; absent fields stay."""
+
+    name: Name | None = None
+    metadata: Metadata | None = None
+    """Replaces the metadata as a whole."""
+
+
+class GroupRead(Schema):
+    """A named set of actors, known only inside its organization."""
+
+    id: UUID
+    organization_id: UUID
+    group_id: str
+    name: str
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    created_by_subject: str
+
+
+class GroupSort(StrEnum):
+    """Columns groups can be sorted by."""
+
+    GROUP_ID = "group_id"
+    NAME = "name"
+    CREATED_AT = "created_at"
+
+
+class GroupListQuery(ListQuery):
+    """Filters of the list of groups."""
+
+    default_sort: ClassVar[str] = "group_id"
+
+    sort: Annotated[GroupSort | None, BeforeValidator(lower_case)] = None
+    """Column to sort by."""
+    name_contains: Search = None
+    """Part of the name, in any case."""
+
+
+class GroupMemberKey(BaseModel):
+    """Names one member."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    member_type: MemberType
+    member_id: ActorId
+
+    @property
+    def actor(self) -> Actor:
+        """The member."""
+        return Actor(self.member_type, self.member_id)
+
+
+class GroupMemberAdd(Command):
+    """An actor, or another group of the organization, that comes in."""
+
+    member_type: MemberType
+    member_id: ActorId
+    expires_at: Moment | None = None
+    """When it leaves by itself; never when absent."""
+
+    @property
+    def actor(self) -> Actor:
+        """The member."""
+        return Actor(self.member_type, self.member_id)
+
+
+class GroupMemberRead(Schema):
+    """A member of a group."""
+
+    member: ActorRef
+    added_at: datetime
+    added_by_subject: str
+    expires_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: Any) -> Self:
+        """The wire form."""
+        return cls(
+            member=ActorRef(type=row.member_type, id=row.member_id),
+            added_at=row.added_at,
+            added_by_subject=row.added_by_subject,
+            expires_at=row.expires_at,
+        )

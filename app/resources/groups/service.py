@@ -1,0 +1,148 @@
+"""Rules of groups: letting somebody in gives him everything the group holds, so it is granting."""
+
+from typing import Any, Final
+
+from app.authz.engine import Located
+from app.authz.escalation import forbid_escalation
+from app.core.actors import ActorType
+from app.core.clock import now
+from app.core.errors import InvalidError, NotFoundError
+from app.core.events import AuditAction
+from app.core.identifiers import new_id
+from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.http.schemas import ActorRef
+from app.resources.groups.repository import GroupRepository
+from app.resources.groups.schemas import (
+    GroupCreate,
+    GroupListQuery,
+    GroupMemberAdd,
+    GroupMemberKey,
+    GroupMemberRead,
+    GroupRead,
+    GroupUpdate,
+)
+from app.unit_of_work import UnitOfWork
+
+MAX_LISTED_MEMBERS: Final = 1000
+
+
+class GroupService:
+    """Everything that happens to the groups of an organization."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._groups = GroupRepository(work)
+
+    async def create(self, organization: Located, new: GroupCreate) -> GroupRead:
+        """Create an empty group.
+
+        Raises:
+            ConflictError: the organization has a group with this id.
+        """
+        moment = now()
+        row = await self._groups.insert(
+            {
+                "id": new_id(),
+                "organization_id": organization.id,
+                "group_id": new.group_id,
+                "name": new.name or new.group_id,
+                "metadata": new.metadata,
+                "created_at": moment,
+                "updated_at": moment,
+                "created_by_subject": self._work.actor.subject,
+                "revision": 1,
+            }
+        )
+        self._work.record(AuditAction.GROUP_CREATED, organization, group_id=row.group_id, name=row.name)
+        return GroupRead.model_validate(row)
+
+    async def list_all(self, query: GroupListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
+        """The groups of the organization."""
+        return await self._groups.list_all(query, request)
+
+    async def read(self, group_id: str) -> GroupRead:
+        """One group.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return GroupRead.model_validate(await self._groups.find(group_id))
+
+    async def update(self, organization: Located, group_id: str, changes: GroupUpdate) -> GroupRead:
+        """Rename it or replace its metadata; without a change nothing happens and nothing is recorded."""
+        values = changes.model_dump(exclude_none=True)
+        if not values:
+            return await self.read(group_id)
+        row = await self._groups.update((await self._groups.find(group_id)).id, values, None)
+        self._work.record(AuditAction.GROUP_UPDATED, organization, group_id=group_id, name=row.name, changed=sorted(values))
+        return GroupRead.model_validate(row)
+
+    async def delete(self, organization: Located, group_id: str) -> None:
+        """Delete it, and so take from its members what it held.
+
+        Raises:
+            ForbiddenError: it holds what the caller does not.
+        """
+        row = await self._groups.find(group_id)
+        await self._forbid_more_than_held(group_id)
+        await self._groups.remove(group_id)
+        self._work.record(AuditAction.GROUP_DELETED, organization, group_id=group_id, name=row.name)
+
+    async def members(self, group_id: str) -> list[GroupMemberRead]:
+        """The direct members, by type and id; at most 1000."""
+        await self._groups.find(group_id)
+        return [GroupMemberRead.from_row(row) for row in await self._groups.members(group_id, MAX_LISTED_MEMBERS)]
+
+    async def add_member(self, organization: Located, group_id: str, new: GroupMemberAdd) -> GroupMemberRead:
+        """Let an actor, or a group of the organization, in. Groups may contain each other in circles; that does no harm.
+
+        Raises:
+            InvalidError: the end lies in the past, or the group that is to come in does not exist.
+            ForbiddenError: the group holds what the caller does not.
+            ConflictError: it is a member already.
+        """
+        await self._groups.find(group_id)
+        if new.expires_at is not None and new.expires_at <= now():
+            raise InvalidError("lies in the past", pointer="/expires_at")
+        if new.member_type is ActorType.GROUP and not await self._groups.exists(new.member_id):
+            raise InvalidError("is no group of the organization", pointer="/member_id")
+        await self._forbid_more_than_held(group_id)
+        values = {
+            "organization_id": organization.id,
+            "group_id": group_id,
+            "member_type": new.member_type.value,
+            "member_id": new.member_id,
+            "added_at": now(),
+            "added_by_subject": self._work.actor.subject,
+            "expires_at": new.expires_at,
+        }
+        await self._groups.add_member(values)
+        ends = {"expires_at": new.expires_at.isoformat()} if new.expires_at is not None else {}
+        self._work.record(AuditAction.GROUP_MEMBER_ADDED, organization, group_id=group_id, member=new.actor.subject, **ends)
+        return GroupMemberRead(
+            member=ActorRef.of(new.actor),
+            added_at=values["added_at"],
+            added_by_subject=values["added_by_subject"],
+            expires_at=new.expires_at,
+        )
+
+    async def remove_member(self, organization: Located, group_id: str, key: GroupMemberKey) -> None:
+        """Take a member out; taking out who is not in changes nothing. Oneself one may always take out.
+
+        Raises:
+            ForbiddenError: the group holds what the caller does not.
+        """
+        if not await self._groups.has_member(group_id, key.actor):
+            return
+        if key.actor != self._work.actor:
+            await self._forbid_more_than_held(group_id)
+        await self._groups.remove_member(group_id, key.actor)
+        self._work.record(AuditAction.GROUP_MEMBER_REMOVED, organization, group_id=group_id, member=key.actor.subject)
+
+    async def _forbid_more_than_held(self, group_id: str) -> None:
+        for ref, role in await self._groups.grants_through(group_id):
+            try:
+                resource = await self._work.locate_ref(ref)
+            except NotFoundError:
+                continue  # deleted at this moment: nothing is held there
+            forbid_escalation(resource, role)
