@@ -59,6 +59,13 @@ def blank_is_absent(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def fits_a_path(value: str) -> str:
+    """Refuse what no path could name: a segment has no slash, and dots lead elsewhere."""
+    if "/" in value or value in {".", ".."}:
+        raise ValueError("this value could not be part of a path")
+    return value
+
+
 def _json_object(value: dict[str, Any]) -> dict[str, Any]:
     try:
         return check_json(value)
@@ -91,6 +98,7 @@ Name = Annotated[str, Text(MAX_NAME)]
 ActorId = Annotated[str, Text(MAX_ACTOR_ID)]
 CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
 Search = Annotated[Name | None, BeforeValidator(blank_is_absent)]
+CorrelationKey = Annotated[CorrelationId, AfterValidator(fits_a_path)]
 CorrelationSearch = Annotated[CorrelationId | None, BeforeValidator(blank_is_absent)]
 Moment = Annotated[AwareDatetime, AfterValidator(_as_utc)]
 Metadata = Annotated[

@@ -13,6 +13,7 @@ ALLOWED = {
         "app/db/engine.py": "defines it, and pings",
         "app/db/migrations.py": "reads the schema's version, which belongs to no tenant",
         "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
+        "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
         "app/blobs/disk.py": "the blob store's method of the same name",
         "app/blobs/store.py": "the blob store's method of the same name",
@@ -20,6 +21,7 @@ ALLOWED = {
     },
     "__table__": {
         "app/authz/builtin.py": "the policy engine's statements run before a tenant is pinned",
+        "app/authn/api_keys.py": "the row of a key tells its tenant, so none is known before",
         "app/authz/memberships.py": "whether a caller holds a grant himself is asked before a tenant is pinned",
         "app/blobs/sweeper.py": "selects addresses of contents of every tenant",
         "app/db/repository.py": "reads a column's name, runs nothing",
@@ -34,6 +36,7 @@ ALLOWED = {
         "app/db/engine.py": "defines it",
         "app/db/migrations.py": "changes the schema",
         "app/unit_of_work.py": "opens the fenced session on it",
+        "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
     },
     "reader": {"app/db/engine.py": "defines it", "app/unit_of_work.py": "opens the fenced session on it"},
     "pin": {

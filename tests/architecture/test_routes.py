@@ -19,10 +19,10 @@ AT_LEAST = 31
 # Open to whoever is known; each has its rule in its service.
 PUBLIC = {"create_organization"}
 VERBS = {
-    "GET": {"list", "read", "download"},
-    "POST": {"create", "grant"},
+    "GET": {"list", "read", "download", "explain"},
+    "POST": {"create", "grant", "add", "start", "complete", "fail", "rotate", "revoke", "check", "explain"},
     "PATCH": {"update"},
-    "DELETE": {"delete", "revoke"},
+    "DELETE": {"delete", "revoke", "remove", "prune"},
 }
 
 

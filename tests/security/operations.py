@@ -11,26 +11,34 @@ from app.core.permissions import Action
 from app.core.resources import ResourceType
 from app.http.routing import RouteIndex
 
-ORGANIZATION, PROJECT, DOCUMENT = ResourceType.ORGANIZATION, ResourceType.PROJECT, ResourceType.DOCUMENT
+ORGANIZATION, PROJECT, DOCUMENT, API_CALL = ResourceType
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Ids of an organization, of a project in it and of a document in that; ``unique`` differs from request to request."""
+    """Ids of an organization, of a project in it and of what lies in that; ``unique`` differs from request to request."""
 
     organization_id: str
     slug: str
     project_id: str
     document_id: str
+    api_call_id: str
+    execution_id: str
+    api_key_id: str
+    group_id: str
     unique: str = "x"
 
     def id_of(self, kind: ResourceType) -> str:
-        return {ORGANIZATION: self.organization_id, PROJECT: self.project_id, DOCUMENT: self.document_id}[kind]
+        ids = {ORGANIZATION: self.organization_id, PROJECT: self.project_id, DOCUMENT: self.document_id, API_CALL: self.api_call_id}
+        return ids[kind]
 
 
 @dataclass(frozen=True)
 class Case:
-    """``on`` is the kind of the target; None for a list over everything. ``asks`` narrows a route that serves several kinds."""
+    """``on`` is the kind of the target; None for a list over everything. ``asks`` narrows a route that serves several kinds.
+
+    ``fresh`` names what is made anew for each request, because the operation can succeed only once on it.
+    """
 
     operation: str
     on: ResourceType | None
@@ -39,6 +47,7 @@ class Case:
     options: Callable[[Branch], dict[str, Any]] = field(default=lambda _branch: {})
     asks: frozenset[Action] | None = None
     destroys: bool = False
+    fresh: str | None = None
 
     @property
     def label(self) -> str:
@@ -106,10 +115,73 @@ def _document_cases() -> Iterator[Case]:
     yield Case("list_document_versions", None, "/document-versions")
 
 
+def _api_call_cases() -> Iterator[Case]:
+    one = "/api-calls/{api_call_id}"
+    new = _json(name="call", operation_key="ocr")
+    yield Case("create_api_call", PROJECT, "/projects/{project_id}/api-calls", 201, new)
+    yield Case("list_api_calls_of_project", PROJECT, "/projects/{project_id}/api-calls")
+    yield Case("list_api_calls", None, "/api-calls")
+    yield Case("list_api_calls_of_correlation", None, "/api-calls/by-correlation/any")
+    yield Case("read_api_call", API_CALL, one)
+    yield Case("update_api_call", API_CALL, one, 200, _json(status="RECEIVED"))
+    yield Case("delete_api_call", API_CALL, one, 204, destroys=True, fresh="api_call_id")
+
+
+def _execution_cases() -> Iterator[Case]:
+    one = "/executions/{execution_id}"
+    new = _json(organization_id="{organization_id}", project_id="{project_id}", operation="tag")
+    yield Case("start_execution", PROJECT, "/executions", 201, new)
+    yield Case("list_executions", None, "/executions")
+    yield Case("list_executions_of_project", PROJECT, "/executions/by-project/{project_id}")
+    yield Case("list_executions_of_correlation", None, "/executions/by-correlation/any")
+    yield Case("read_execution", PROJECT, one)
+    yield Case("list_child_executions", PROJECT, f"{one}/children")
+    yield Case("complete_execution", PROJECT, f"{one}/complete", 200, _json(), fresh="execution_id")
+    yield Case("fail_execution", PROJECT, f"{one}/fail", 200, _json(), fresh="execution_id")
+
+
+def _api_key_cases() -> Iterator[Case]:
+    one = "/api-keys/{api_key_id}"
+    new = _json(name="ci", scope_type="PROJECT", scope_id="{project_id}", role="PROJECT_VIEWER")
+    yield Case("create_api_key", PROJECT, "/api-keys", 201, new)
+    yield Case("list_api_keys", None, "/api-keys", 200, lambda branch: {"params": {"organization_id": branch.organization_id}})
+    yield Case("read_api_key", PROJECT, one)
+    yield Case("update_api_key", PROJECT, one, 200, _json(name="named by {unique}"))
+    yield Case("rotate_api_key", PROJECT, f"{one}/rotate", 200, _json())
+    yield Case("revoke_api_key", PROJECT, f"{one}/revoke", 200, fresh="api_key_id")
+    yield Case("delete_api_key", PROJECT, one, 204, destroys=True, fresh="api_key_id")
+
+
+def _group_cases() -> Iterator[Case]:
+    every = "/organizations/{organization_id}/groups"
+    one = f"{every}/{{group_id}}"
+    bob = {"member_type": "USER", "member_id": "bob"}
+    yield Case("create_group", ORGANIZATION, every, 201, _json(group_id="{unique}"))
+    yield Case("list_groups", ORGANIZATION, every)
+    yield Case("read_group", ORGANIZATION, one)
+    yield Case("update_group", ORGANIZATION, one, 200, _json(name="named by {unique}"))
+    yield Case("delete_group", ORGANIZATION, one, 204, destroys=True, fresh="group_id")
+    yield Case("list_group_members", ORGANIZATION, f"{one}/members")
+    yield Case("add_group_member", ORGANIZATION, f"{one}/members", 201, _json(member_type="USER", member_id="{unique}"))
+    yield Case("remove_group_member", ORGANIZATION, f"{one}/members", 204, lambda _branch: {"params": bob})
+
+
+def _question_cases() -> Iterator[Case]:
+    def asked(branch: Branch) -> dict[str, Any]:
+        return {"params": {"action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": branch.project_id}}
+
+    yield Case("list_who_can", PROJECT, "/authz/who-can", 200, asked)
+    yield Case("explain_who_can", PROJECT, "/authz/who-can-explain", 200, asked)
+
+
 def _audit_cases() -> Iterator[Case]:
     def project(branch: Branch) -> dict[str, Any]:
         return {"params": {"resource_type": "PROJECT", "resource_id": branch.project_id}}
 
+    def organization(branch: Branch) -> dict[str, Any]:
+        return {"params": {"organization_id": branch.organization_id, "occurred_to": "2001-01-01T00:00:00Z"}}
+
+    yield Case("prune_audit_events", ORGANIZATION, "/audit-events", 200, organization)
     yield Case("list_audit_events", None, "/audit-events")
     yield Case("list_audit_events_of_resource", None, "/audit-events/by-resource", 200, project)
     yield Case("list_audit_events_of_correlation", None, "/audit-events/by-correlation/any")
@@ -130,24 +202,47 @@ def _cases() -> Iterator[Case]:
     yield Case("update_project", PROJECT, project, 200, _json(name="named by {unique}"))
     yield Case("delete_project", PROJECT, project, 204, destroys=True)
     yield from _document_cases()
+    yield from _api_call_cases()
+    yield from _execution_cases()
     yield from _membership_cases()
+    yield from _group_cases()
+    yield from _api_key_cases()
+    yield from _question_cases()
     yield from _audit_cases()
 
 
 CASES: Final = tuple(_cases())
 
+_ABOUT_ONESELF: Final = {
+    "actor_type": "USER",
+    "actor_id": "{actor_id}",
+    "resource_type": "PROJECT",
+    "resource_id": "00000000-0000-0000-0000-000000000000",
+}
+
 # Operations without a guard, and the status an identified caller gets; anonymous callers get 401 all the same.
 OPEN: Final[Mapping[str, tuple[str, dict[str, Any], int]]] = {
     "create_organization": ("/organizations", {"slug": "new-{unique}"}, 201),
+    "check_authorization": ("/authz/check", {**_ABOUT_ONESELF, "action": "PROJECT_READ"}, 200),
+    "explain_authorization": ("/authz/explain", {**_ABOUT_ONESELF, "action": "PROJECT_READ"}, 200),
+    "list_effective_roles": ("/authz/effective-roles", _ABOUT_ONESELF, 200),
 }
 
 # Which action is asked where (AUTHORIZATION.md 2.1), said a second time: the matrix believes the routes, and this holds them to the design.
 DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
     Action.ORGANIZATION_READ: frozenset(
-        {"list_organizations", "list_all_organizations", "read_organization_by_slug", "read_organization"},
+        {
+            "list_organizations",
+            "list_all_organizations",
+            "read_organization_by_slug",
+            "read_organization",
+            "list_groups",
+            "read_group",
+            "list_group_members",
+        },
     ),
     Action.ORGANIZATION_UPDATE: frozenset({"update_organization"}),
-    Action.ORGANIZATION_DELETE: frozenset({"delete_organization"}),
+    Action.ORGANIZATION_DELETE: frozenset({"delete_organization", "prune_audit_events"}),
     Action.PROJECT_CREATE: frozenset({"create_project"}),
     Action.PROJECT_READ: frozenset({"list_projects", "list_projects_of_organization", "read_project"}),
     Action.PROJECT_UPDATE: frozenset({"update_project"}),
@@ -167,6 +262,22 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
     ),
     Action.DOCUMENT_WRITE: frozenset({"update_document", "create_document_version"}),
     Action.DOCUMENT_DELETE: frozenset({"delete_document"}),
+    Action.API_CALL_CREATE: frozenset({"create_api_call"}),
+    Action.API_CALL_READ: frozenset(
+        {"list_api_calls_of_project", "list_api_calls", "list_api_calls_of_correlation", "read_api_call"},
+    ),
+    Action.API_CALL_WRITE: frozenset({"update_api_call"}),
+    Action.API_CALL_DELETE: frozenset({"delete_api_call"}),
+    Action.EXECUTION_CREATE: frozenset({"start_execution", "complete_execution", "fail_execution"}),
+    Action.EXECUTION_READ: frozenset(
+        {
+            "list_executions",
+            "list_executions_of_project",
+            "list_executions_of_correlation",
+            "read_execution",
+            "list_child_executions",
+        }
+    ),
     Action.DOCUMENT_SHARE: frozenset({"grant_role", "list_memberships", "revoke_role"}),
     Action.API_CALL_SHARE: frozenset({"grant_role", "list_memberships", "revoke_role"}),
     Action.MEMBER_MANAGE: frozenset(
@@ -177,6 +288,20 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
             "list_audit_events",
             "list_audit_events_of_resource",
             "list_audit_events_of_correlation",
+            "create_group",
+            "update_group",
+            "delete_group",
+            "add_group_member",
+            "remove_group_member",
+            "create_api_key",
+            "list_api_keys",
+            "read_api_key",
+            "update_api_key",
+            "rotate_api_key",
+            "revoke_api_key",
+            "delete_api_key",
+            "list_who_can",
+            "explain_who_can",
         }
     ),
 }

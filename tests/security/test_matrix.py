@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from app.core.permissions import READ_ACTIONS, ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceType
 from app.http.routes import ACTIONS, OPEN_BECAUSE
 from tests.conftest import Caller, Service
-from tests.security.operations import CASES, DESIGNED, DOCUMENT, OPEN, ORGANIZATION, PROJECT, Branch, Case, routes_of
+from tests.security.operations import API_CALL, CASES, DESIGNED, DOCUMENT, OPEN, ORGANIZATION, PROJECT, Branch, Case, routes_of
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +48,7 @@ KINDS = (
     *(Kind(role.value.lower(), role, ORGANIZATION) for role in (Role.ORG_OWNER, Role.ORG_ADMIN, Role.ORG_MEMBER)),
     *(Kind(role.value.lower(), role, PROJECT) for role in (Role.PROJECT_OWNER, Role.PROJECT_EDITOR, Role.PROJECT_VIEWER)),
     *(Kind(role.value.lower(), role, DOCUMENT) for role in (Role.DOCUMENT_OWNER, Role.DOCUMENT_EDITOR, Role.DOCUMENT_VIEWER)),
+    *(Kind(role.value.lower(), role, API_CALL) for role in (Role.API_CALL_OWNER, Role.API_CALL_EDITOR, Role.API_CALL_VIEWER)),
 )
 
 
@@ -73,6 +75,11 @@ class World:
     async def branch_for(self, kind: Kind, case: Case) -> Branch:
         unique = f"{case.operation}-{kind.name}-{next(self.numbers)}".replace("_", "-")[-60:].strip("-")
         branch = replace(self.branch, unique=unique)
+        if case.fresh is not None:
+            branch = await self.freshen(branch, case.fresh)
+            if kind.role is not None and kind.level is case.on and case.on is API_CALL:
+                await self.founder.grant(case.on.value, branch.api_call_id, str(kind.subject), kind.role.value)
+            return branch
         if not case.destroys or case.on is None:
             return branch
         if case.on is ORGANIZATION:
@@ -86,15 +93,43 @@ class World:
             await self.founder.grant(case.on.value, branch.id_of(case.on), str(kind.subject), kind.role.value)
         return branch
 
+    async def freshen(self, branch: Branch, what: str) -> Branch:
+        """The branch with one thing made anew."""
+        make = {"api_call_id": make_api_call, "execution_id": make_execution, "api_key_id": make_api_key, "group_id": make_group}[what]
+        made: str = await make(self.founder, branch.organization_id, branch.project_id)
+        return replace(branch, **{what: made})
+
     async def send(self, kind: Kind, method: str, case: Case, branch: Branch, **headers: str) -> httpx.Response:
         return await self.service.as_(kind.subject).request(method, case.path_in(branch), headers=headers, **case.options(branch))
+
+
+async def make_api_call(founder: Caller, _organization_id: str, project_id: str) -> str:
+    made = await founder.post(f"/projects/{project_id}/api-calls", {"name": "call", "operation_key": "ocr"})
+    return str(made.json()["id"])
+
+
+async def make_execution(founder: Caller, organization_id: str, project_id: str) -> str:
+    new = {"organization_id": organization_id, "project_id": project_id, "operation": "tag"}
+    return str((await founder.post("/executions", new)).json()["id"])
+
+
+async def make_api_key(founder: Caller, _organization_id: str, project_id: str) -> str:
+    new = {"name": "ci", "scope_type": "PROJECT", "scope_id": project_id, "role": "PROJECT_VIEWER"}
+    return str((await founder.post("/api-keys", new)).json()["api_key"]["id"])
+
+
+async def make_group(founder: Caller, organization_id: str, _project_id: str) -> str:
+    new = {"group_id": f"group-{uuid4().hex[:8]}"}
+    return str((await founder.post(f"/organizations/{organization_id}/groups", new)).json()["group_id"])
 
 
 async def make_branch(founder: Caller, kinds: tuple[Kind, ...] = KINDS) -> Branch:
     organization = await founder.new_organization()
     project = await founder.new_project(organization["id"])
     document = await founder.new_document(project["id"])
-    branch = Branch(organization["id"], organization["slug"], project["id"], document["id"])
+    where = organization["id"], project["id"]
+    things = [await make(founder, *where) for make in (make_api_call, make_execution, make_api_key, make_group)]
+    branch = Branch(organization["id"], organization["slug"], project["id"], document["id"], *things)
     for kind in kinds:
         if kind.role is not None and kind.level is not None:
             await founder.grant(kind.level.value, branch.id_of(kind.level), str(kind.subject), kind.role.value)
@@ -176,8 +211,10 @@ async def test_the_table_of_expectations_uses_every_status(world: World) -> None
 async def test_open_operations_still_refuse_anonymous_callers(world: World) -> None:
     for operation, (path, body, success) in OPEN.items():
         for kind in KINDS:
-            sent = {key: value.format(unique=f"{kind.name}".replace("_", "-")) for key, value in body.items()}
-            response = await world.service.as_(kind.subject).request(method_of(world.service, operation), path, json=sent)
+            words = {"unique": f"{kind.name}".replace("_", "-"), "actor_id": kind.name}
+            sent = {key: value.format(**words) for key, value in body.items()}
+            method = method_of(world.service, operation)
+            response = await world.service.as_(kind.subject).request(method, path, None, **{"params" if method == "GET" else "json": sent})
             assert response.status_code == (401 if kind.is_anonymous else success), (operation, kind.name)
 
 

@@ -5,9 +5,9 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from app.http.schemas import Command, CorrelationId, ListQuery, Metadata, Name, Resource, Search, lower_case
+from app.http.schemas import Command, CorrelationKey, CorrelationSearch, ListQuery, Metadata, Name, Resource, Search, lower_case
 
 
 class ApiCallStatus(StrEnum):
@@ -22,21 +22,12 @@ class ApiCallStatus(StrEnum):
 
 ENDS: Final = frozenset({ApiCallStatus.COMPLETED, ApiCallStatus.FAILED, ApiCallStatus.CANCELLED})
 
-# From where a call may come into a status; staying where it is is always allowed.
+# From where a call may come into a status; a call that has not ended may also stay where it is.
 MAY_FOLLOW: Final[dict[ApiCallStatus, frozenset[ApiCallStatus]]] = {
     ApiCallStatus.RECEIVED: frozenset(),
     ApiCallStatus.PROCESSING: frozenset({ApiCallStatus.RECEIVED}),
     **{end: frozenset({ApiCallStatus.RECEIVED, ApiCallStatus.PROCESSING}) for end in ENDS},
 }
-
-
-def _fetchable(text: str) -> str:
-    if "/" in text:  # api-calls/by-correlation/{correlation_id} could not find it
-        raise ValueError("this value has a slash")
-    return text
-
-
-CorrelationKey = Annotated[CorrelationId, AfterValidator(_fetchable)]
 
 
 class ApiCallCreate(Command):
@@ -110,4 +101,4 @@ class ApiCallListQuery(ListQuery):
     operation_key: Search = None
     external_request_id: Search = None
     idempotency_key: Search = None
-    correlation_id: Annotated[CorrelationId | None, BeforeValidator(lambda text: text or None)] = None
+    correlation_id: CorrelationSearch = None

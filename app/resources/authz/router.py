@@ -37,14 +37,14 @@ TheResource = Annotated[Located, Depends(the_resource_in_question)]
 
 @routes.public("POST", "/authz/check", because=_ABOUT_ONESELF, problems=(404,))
 async def check_authorization(asked: AuthorizationQuestion, authorization: Authorization) -> Verdict:
-    """May this actor take this action on this resource?"""
+    """Ask whether an actor may take an action on a resource."""
     actor, ref = Actor(asked.actor_type, asked.actor_id), ResourceRef(asked.resource_type, asked.resource_id)
     return Verdict(allowed=await authorization.check(actor, asked.action, ref))
 
 
 @routes.public("POST", "/authz/explain", because=_ABOUT_ONESELF, problems=(404,))
 async def explain_authorization(asked: AuthorizationQuestion, authorization: Authorization) -> Explanation:
-    """May this actor take this action on this resource, and why?"""
+    """Ask whether an actor may take an action on a resource, and why."""
     actor, ref = Actor(asked.actor_type, asked.actor_id), ResourceRef(asked.resource_type, asked.resource_id)
     return await authorization.explain(actor, asked.action, ref)
 

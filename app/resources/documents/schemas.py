@@ -8,17 +8,11 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from app.http.schemas import Command, ListQuery, Metadata, Name, Resource, Schema, Search, Text, lower_case
+from app.http.schemas import Command, ListQuery, Metadata, Name, Resource, Schema, Search, Text, fits_a_path, lower_case
 from app.models.document import MAX_MEDIA_TYPE, MAX_VERSION_NAME
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - a token in the sense of RFC 9110
 MEDIA_TYPE_PATTERN = rf"^{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]*\"))*$"
-
-
-def _no_slash(value: str) -> str:
-    if "/" in value or value in {".", ".."}:
-        raise ValueError("this value could not be part of a path")
-    return value
 
 
 def _parse_json(value: Any) -> Any:
@@ -30,7 +24,7 @@ def _parse_json(value: Any) -> Any:
         raise ValueError("this value is not a JSON object") from None
 
 
-VersionName = Annotated[str, Text(MAX_VERSION_NAME), AfterValidator(_no_slash)]
+VersionName = Annotated[str, Text(MAX_VERSION_NAME), AfterValidator(fits_a_path)]
 MediaType = Annotated[str, Field(pattern=MEDIA_TYPE_PATTERN, max_length=MAX_MEDIA_TYPE)]
 MetadataText = Annotated[Metadata, BeforeValidator(_parse_json)]
 

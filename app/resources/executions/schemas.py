@@ -12,7 +12,8 @@ from app.core.text import is_encodable
 from app.http.schemas import (
     ActorRef,
     Command,
-    CorrelationId,
+    CorrelationKey,
+    CorrelationSearch,
     ListQuery,
     Metadata,
     Name,
@@ -33,16 +34,9 @@ def _storable(text: str) -> str:
     return text
 
 
-def _fetchable(text: str) -> str:
-    if "/" in text:  # executions/by-correlation/{correlation_id} could not find it
-        raise ValueError("this value has a slash")
-    return text
-
-
 # What a program said, with its line breaks: a stack trace is no name.
 Told = Annotated[str, AfterValidator(_storable)]
 Warning_ = Annotated[Told, Field(max_length=MAX_WARNING)]
-CorrelationKey = Annotated[CorrelationId, AfterValidator(_fetchable)]
 
 
 class ExecutionStatus(StrEnum):
@@ -160,7 +154,7 @@ class ExecutionListQuery(ListQuery):
     project_id: UUID | None = None
     status: ExecutionStatus | None = None
     target_resource_type: ResourceType | None = None
-    correlation_id: Annotated[CorrelationId | None, BeforeValidator(lambda text: text or None)] = None
+    correlation_id: CorrelationSearch = None
     parent_execution_id: UUID | None = None
     operation: Search = None
     model_provider: Search = None

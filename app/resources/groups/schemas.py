@@ -8,15 +8,9 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.core.actors import Actor, ActorType
-from app.http.schemas import ActorId, ActorRef, Command, ListQuery, Metadata, Moment, Name, Schema, Search, Text, lower_case
+from app.http.schemas import ActorId, ActorRef, Command, ListQuery, Metadata, Moment, Name, Schema, Search, Text, fits_a_path, lower_case
 
 MAX_GROUP_ID = 100
-
-
-def _fits_a_path(value: str) -> str:
-    if "/" in value or value in {".", ".."}:
-        raise ValueError("this value could not be part of a path")
-    return value
 
 
 def _may_be_member(value: ActorType) -> ActorType:
@@ -25,7 +19,7 @@ def _may_be_member(value: ActorType) -> ActorType:
     return value
 
 
-GroupId = Annotated[str, Text(MAX_GROUP_ID), AfterValidator(_fits_a_path)]
+GroupId = Annotated[str, Text(MAX_GROUP_ID), AfterValidator(fits_a_path)]
 MemberType = Annotated[ActorType, AfterValidator(_may_be_member)]
 
 
