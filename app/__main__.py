@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -137,7 +138,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
     from app.blobs.store import BlobStoreError
 
     try:
-        return asyncio.run(work)
+        return asyncio.run(_settled(work))
     except DatabaseURLError as error:
         _fail(f"SAASBASE_DB_URL: {error}")
     except SchemaVersionError as error:
@@ -148,6 +149,16 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         _fail(f"documents cannot be stored (SAASBASE_STORAGE__LOCAL__BASE_PATH): {error}")
     except (SQLAlchemyError, OSError) as error:
         _fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
+
+
+async def _settled(work: Coroutine[Any, Any, Result]) -> Result:
+    """Wait for aiosqlite's threads: after a failed open one answers once more, and complains loudly when the loop is closed."""
+    try:
+        return await work
+    finally:
+        for thread in threading.enumerate():
+            if "_connection_worker_thread" in thread.name:
+                await asyncio.to_thread(thread.join, 1)
 
 
 def _fail(text: str) -> NoReturn:

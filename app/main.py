@@ -22,7 +22,7 @@ from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError
 from app.core.actors import Actor
 from app.core.errors import AppError
-from app.db.engine import UNSUPPORTED_URL, Database, DatabaseURLError, PoolLimits
+from app.db.engine import Database, PoolLimits
 from app.db.migrations import migrate, require_head
 from app.http import docs, ops
 from app.http.middleware import EdgeMiddleware
@@ -55,12 +55,7 @@ def make_database(settings: Settings) -> Database:
         lock_seconds=settings.database.lock_timeout_seconds,
         transaction_pooler=settings.database.transaction_pooler,
     )
-    try:
-        return Database.from_url(settings.db_url.get_secret_value(), limits)
-    except DatabaseURLError:
-        raise
-    except ValueError:  # a port that is no number: the text of this error can be a part of the password
-        raise DatabaseURLError(UNSUPPORTED_URL) from None
+    return Database.from_url(settings.db_url.get_secret_value(), limits)
 
 
 def make_store(settings: Settings) -> DiskBlobStore:

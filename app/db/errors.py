@@ -2,7 +2,6 @@
 
 from socket import gaierror
 
-from asyncpg import PostgresError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -11,7 +10,7 @@ from app.core.errors import AppError, ConflictError, InvalidError, UnavailableEr
 _AWAY = "The database does not answer; nothing was changed. Try again."
 _BUSY = "The database is busy; nothing was changed. Try again."
 # PostgreSQL's error classes (the first two digits of SQLSTATE) that say the server or the transaction is at fault, not the value.
-_SERVER_CLASSES = ("08", "25", "40", "53", "55", "57", "58")
+_SERVER_CLASSES = ("08", "25", "28", "3D", "40", "53", "55", "57", "58")
 
 
 def as_app_error(error: BaseException) -> AppError | None:
@@ -26,7 +25,6 @@ def as_app_error(error: BaseException) -> AppError | None:
             return UnavailableError(_AWAY, code="database_unavailable")
         if isinstance(error, DataError) or state.startswith("22"):
             return InvalidError("has a value that cannot be stored", pointer="")
-    # Opening a connection raises what the driver and the network raise, untranslated by SQLAlchemy.
-    if isinstance(error, ConnectionError | TimeoutError | gaierror | PostgresError):
+    if isinstance(error, ConnectionError | TimeoutError | gaierror):
         return UnavailableError(_AWAY, code="database_unavailable")
     return None

@@ -31,8 +31,6 @@ def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dic
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(problem.pop("$defs"))
     schemas[Problem.__name__] = problem
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
     components["securitySchemes"] = {
         "actor": {
             "type": "apiKey",

@@ -35,6 +35,7 @@ BAD_URLS = {
     "sqlite://": "needs a file",
     "sqlite:///:memory:": "needs a file",
     "postgresql://u:{password}@h:5432": "names no database",
+    "postgresql://u:{password}@h:99999/d": "must be sqlite:///FILE",
     "postgresql://u:x@h:{password}/d": "must be sqlite:///FILE",
     "jdbc:postgresql://h:{password}/d": "must be sqlite:///FILE",
     "jdbc:postgresql://[::1/d?password={password}": "must be sqlite:///FILE",

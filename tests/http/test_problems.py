@@ -334,14 +334,21 @@ async def test_a_database_that_is_away_is_503_until_it_is_back(service: Service,
     if broken.status_code != 200:
         read_problem(broken, 503, "database_unavailable")
     await alice.get("/organizations")
-    await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
-    await run_sql_at(f"{server}/postgres", end_all)
-    for _ in range(3):
-        for refused in (await alice.get("/organizations", None), await alice.post("/organizations", {"slug": "acme"}, None)):
-            read_problem(refused, 503, "database_unavailable")
-            assert int(refused.headers["retry-after"]) > 0
-            assert_tells_nothing(refused)
-    assert (await service.client.get("/livez")).status_code == 200
-    assert (await service.client.get("/readyz")).status_code == 503
-    await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
-    await alice.post("/organizations", {"slug": "acme"}, 201)
+    for away, back in (
+        (f"{name} WITH ALLOW_CONNECTIONS false", f"{name} WITH ALLOW_CONNECTIONS true"),
+        (f"{name} RENAME TO {name}_away", f"{name}_away RENAME TO {name}"),
+    ):
+        # Refused first, ended after: a job of the service may connect in between, and a name in use cannot change.
+        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        await run_sql_at(f"{server}/postgres", end_all)
+        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {away}")
+        for _ in range(3):
+            for refused in (await alice.get("/organizations", None), await alice.post("/organizations", {"slug": "acme"}, None)):
+                read_problem(refused, 503, "database_unavailable")
+                assert int(refused.headers["retry-after"]) > 0
+                assert_tells_nothing(refused)
+        assert (await service.client.get("/livez")).status_code == 200
+        assert (await service.client.get("/readyz")).status_code == 503
+        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {back}")
+        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+        await alice.new_organization()

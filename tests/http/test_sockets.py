@@ -1,6 +1,7 @@
 """Errors and bodiless answers over a real socket, where only a client of HTTP itself can see whether the connection stays usable."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
@@ -115,14 +116,26 @@ async def test_answers_without_a_body_send_none(server: Server) -> None:
         assert connection.sock is socket
 
 
+def wait_for_lines(server: Server, count: int) -> list[dict[str, Any]]:
+    """The access lines of requests named line-N; each is written after its answer has left."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        whole = server.log.rpartition("\n")[0].splitlines()
+        lines = [line for line in map(json.loads, (text for text in whole if text.startswith("{"))) if "request_id" in line]
+        named = [line for line in lines if line["request_id"].startswith("line-")]
+        if len(named) >= count:
+            return named
+        time.sleep(0.02)
+    raise AssertionError(server.log)
+
+
 async def test_the_log_has_one_line_a_request_and_no_secret(server: Server) -> None:
     with connect(server) as connection:
         secret = {**JSON, "Authorization": "Bearer sbk_hidden.hidden", "Cookie": "hidden=1", "X-Request-ID": "line-1"}
         ask(connection, "POST", "/api/organizations?token=hidden", {"slug": "hidden"}, secret)
         ask(connection, "GET", "/api/organizations/by-slug/hidden", headers={**ALICE, "X-Request-ID": "line-2"})
         ask(connection, "GET", "/livez", headers={"X-Request-ID": "line-3"})
-    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
-    refused, absent, alive = (line for line in lines if str(line.get("request_id")).startswith("line-"))
+    refused, absent, alive = wait_for_lines(server, 3)
     assert (refused["status"], refused["method"], refused["route"]) == (401, "POST", "/api/organizations")
     assert (absent["status"], absent["actor"], absent["route"]) == (404, "user:alice", "/api/organizations/by-slug/{slug}")
     assert (alive["status"], alive["request_id"]) == (200, "line-3")

@@ -1,8 +1,12 @@
-"""Which spellings of a database URL are taken."""
+"""Which spellings of a database URL are taken, and what an address that leads nowhere is called."""
+
+import socket
 
 import pytest
 
+from app.core.errors import UnavailableError
 from app.db.engine import UNSUPPORTED_URL, DatabaseURLError, parse_database_url
+from app.db.errors import as_app_error
 
 ACCEPTED = {
     "sqlite:///data/app.db": "sqlite+aiosqlite:///data/app.db",
@@ -74,3 +78,19 @@ def test_a_postgresql_url_names_its_database(given: str) -> None:
     with pytest.raises(DatabaseURLError, match="names no database") as caught:
         parse_database_url(given)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(-2, "Name or service not known"), ConnectionRefusedError(111, "refused"), TimeoutError()]
+)
+def test_a_network_that_does_not_lead_to_the_database_makes_it_unavailable(error: Exception) -> None:
+    told = as_app_error(error)
+    assert isinstance(told, UnavailableError)
+    assert told.code == "database_unavailable"
+    assert "refused" not in told.detail
+    assert "Name" not in told.detail
+
+
+def test_a_fault_of_the_service_is_not_called_anything_else() -> None:
+    for error in (ValueError("x"), KeyError("x"), OSError(28, "No space left on device"), RuntimeError("x")):
+        assert as_app_error(error) is None
