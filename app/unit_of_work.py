@@ -1,7 +1,7 @@
 """One request's work: locate, admit, record, commit; one transaction, one tenant, one actor."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -11,7 +11,7 @@ from sqlalchemy import Select, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.audit.denials import DeniedAttempts
+from app.audit.denials import DeniedAttempts, Key
 from app.audit.trail import Origin, Subject, make_event
 from app.authz.engine import HeldGrant, Located, PolicyEngine
 from app.authz.memberships import holds_directly
@@ -61,6 +61,7 @@ class UnitOfWork:
         self._context = context
         self._events: list[dict[str, Any]] = []
         self._listed: Action | None = None
+        self._target: Located | None = None
         self._after_commit: list[Callback] = []
         self._after_rollback: list[Callback] = []
         engine = context.database.reader if is_read_only else context.database.writer
@@ -124,9 +125,15 @@ class UnitOfWork:
             ForbiddenError: he may see it, but not do this.
         """
         if target.actions.isdisjoint(actions) and not target.concerns_only_the_actor:
-            self._note_denial(target, actions[0])
+            self._note_denial(target, actions[0].value)
             raise self._refusal(target, actions[0])
+        self._target = target
         self.pin(target.organization_id)
+
+    def note_refusal(self, error: ForbiddenError) -> None:
+        """Record that the actor was admitted to a target, and then refused by a rule."""
+        if self._target is not None:
+            self._note_denial(self._target, error.code)
 
     async def admit_everywhere(self, action: Action) -> None:
         """Let the actor list whatever he may take the action on; the session then passes only statements made by ``only_visible``.
@@ -160,7 +167,7 @@ class UnitOfWork:
         origin = self.origin if correlation_id is None else replace(self.origin, correlation_id=correlation_id)
         self._events.append(make_event(self.identity, origin, action, subject, details))
 
-    def adopt(self, events: list[dict[str, Any]]) -> None:
+    def adopt(self, events: Iterable[dict[str, Any]]) -> None:
         """Write events that were made earlier with the commit."""
         self._events.extend(events)
 
@@ -193,6 +200,7 @@ class UnitOfWork:
         """
         if self._tenant_session.has_changed and not self._events:
             raise UnrecordedChangeError("a change without an audit event")
+        self._tenant_session.require_no_objects()
         if not self._events:  # nothing was changed: there is nothing to commit
             return
         await self.session.execute(_INSERT_EVENTS, self._events)
@@ -222,12 +230,10 @@ class UnitOfWork:
     def _hidden(self) -> AppError:
         return UnauthenticatedError("This needs an identity that may see it.") if self.identity.is_anonymous else NotFoundError()
 
-    def _note_denial(self, target: Located, action: Action) -> None:
+    def _note_denial(self, target: Located, asked: str) -> None:
         subject = Subject(target.ref, target.organization_id, target.project_id)
-        event = make_event(
-            self.identity, self.origin, AuditAction.ACCESS_DENIED, subject, {"asked_action": action.value}, outcome=Outcome.DENIED
-        )
-        self._context.denials.add(self.actor, event, action.value)
+        event = make_event(self.identity, self.origin, AuditAction.ACCESS_DENIED, subject, {"asked_action": asked}, outcome=Outcome.DENIED)
+        self._context.denials.add(self.actor, event, asked)
 
 
 async def _run(callbacks: list[Callback]) -> None:
@@ -246,6 +252,9 @@ async def open_work(context: WorkContext, identity: Identity, origin: Origin, *,
     try:
         yield work
         await work.commit()
+    except ForbiddenError as error:
+        work.note_refusal(error)
+        raise
     finally:
         await work.rollback()
 
@@ -261,11 +270,12 @@ async def open_system_work(context: WorkContext, reason: str, organization_id: U
 
 async def write_denials(context: WorkContext, *, all_of_them: bool = False) -> int:
     """Write the refusals that are due; returns how many rows."""
-    due = context.denials.take_due(all_of_them=all_of_them)
-    by_tenant: dict[UUID, list[dict[str, Any]]] = {}
-    for event in due:
-        by_tenant.setdefault(event["organization_id"], []).append(event)
+    due = context.denials.due(all_of_them=all_of_them)
+    by_tenant: dict[UUID, dict[Key, dict[str, Any]]] = {}
+    for key, event in due.items():
+        by_tenant.setdefault(event["organization_id"], {})[key] = event
     for organization_id, events in by_tenant.items():
         async with open_system_work(context, "denied attempts", organization_id) as work:
-            work.adopt(events)
+            work.adopt(events.values())
+        context.denials.mark_written(events)  # only now: what could not be written is tried again
     return len(due)

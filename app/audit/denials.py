@@ -4,7 +4,7 @@ They are written off the request's way on purpose: a refusal that waits for a wr
 that does not exist, and so tell the caller what it must not know.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -45,15 +45,21 @@ class DeniedAttempts:
         else:
             self.overflow += 1
 
-    def take_due(self, *, all_of_them: bool = False) -> list[dict[str, Any]]:
+    def due(self, *, all_of_them: bool = False) -> dict[Key, dict[str, Any]]:
         """The events to write now: the first of each key at once, later ones when their minute is over (or ``all_of_them``)."""
-        return list(self._due(now(), all_of_them=all_of_them))
-
-    def _due(self, at: datetime, *, all_of_them: bool) -> Iterator[dict[str, Any]]:
+        moment = now()
+        found = {}
         for key, tally in list(self._tallies.items()):
-            is_over = tally.written_at is None or at - tally.written_at >= WINDOW
+            is_over = tally.written_at is None or moment - tally.written_at >= WINDOW
             if tally.unwritten and (is_over or all_of_them):
-                yield tally.event | {"details": tally.event["details"] | {"attempts": tally.unwritten}}
-                tally.written_at, tally.unwritten = at, 0
+                found[key] = tally.event | {"details": tally.event["details"] | {"attempts": tally.unwritten}}
             elif is_over and not tally.unwritten:
                 del self._tallies[key]
+        return found
+
+    def mark_written(self, written: Mapping[Key, dict[str, Any]]) -> None:
+        """Say that events of ``due`` are durable; those that came meanwhile stay unwritten."""
+        moment = now()
+        for key, event in written.items():
+            tally = self._tallies[key]
+            tally.written_at, tally.unwritten = moment, tally.unwritten - event["details"]["attempts"]

@@ -36,7 +36,7 @@ class KeyToken:
     """How keys of this form are stored: a token of ours that lost its checksum is not taken for one of the reference."""
 
     @property
-    def text(self) -> str:
+    def written(self) -> str:
         """The whole token. Shown once, kept nowhere."""
         head = f"{SCHEME}{self.prefix}.{self.secret}"
         return head + _checksum(head)

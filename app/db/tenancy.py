@@ -52,6 +52,15 @@ class TenantSession(Session):
             raise TenancyError("a session cannot change its tenant")
         self.pin = organization_id
 
+    def require_no_objects(self) -> None:
+        """Refuse objects that wait to be flushed.
+
+        Raises:
+            TenancyError: there are some.
+        """
+        if self.new or self.dirty or self.deleted:
+            raise TenancyError("rows are written by statements, not by flushing objects")
+
 
 def _tenant_tables() -> dict[str, type[Base]]:
     return {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers if hasattr(mapper.class_, "tenant_column")}
@@ -143,5 +152,5 @@ def _check_update(state: ORMExecuteState) -> None:
 
 @event.listens_for(TenantSession, "before_flush")
 def _refuse_flush(session: Session, _context: UOWTransaction, _instances: Any) -> None:
-    if session.new or session.dirty or session.deleted:
-        raise TenancyError("rows are written by statements, not by flushing objects")
+    if isinstance(session, TenantSession):
+        session.require_no_objects()

@@ -19,7 +19,19 @@ from app.core.permissions import Action, Role, actions_of
 from app.core.resources import ResourceType
 from app.db.base import Base
 from app.db.engine import Database
-from app.models import AuditEvent, Document, DocumentVersion, Group, GroupMember, Membership, Organization, Project
+from app.models import (
+    ApiCall,
+    ApiKey,
+    AuditEvent,
+    Document,
+    DocumentVersion,
+    Execution,
+    Group,
+    GroupMember,
+    Membership,
+    Organization,
+    Project,
+)
 from app.unit_of_work import UnitOfWork, WorkContext
 from tests.support import rows
 from tests.support.rows import Place, Rows
@@ -28,7 +40,7 @@ pytestmark = pytest.mark.anyio
 
 PAST, FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
 TENANTS: Final = 2
-PLACES_PER_TENANT: Final = 5
+PLACES_PER_TENANT: Final = 7
 GROUPS: Final = ("g0", "g1", "g2", "g3")
 
 # Users are called like groups, and one id is worn by three kinds of actor: only type and id together name somebody.
@@ -92,11 +104,13 @@ async def world(database_url: str) -> AsyncIterator[World]:
     for name in ("one", "two"):
         home, home_rows = rows.organization(name)
         written += home_rows
+        written += rows.api_key(home)
         places.append(home)
         for project, project_rows in (rows.project(home), rows.project(home)):
             document, document_rows = rows.document(project)
-            written += project_rows + document_rows
-            places += [project, document]
+            call, call_rows = rows.api_call(project)
+            written += project_rows + document_rows + call_rows + rows.execution(project) + rows.api_key(project)
+            places += [project, document, call]
     for place in places:
         written += rows.event(place)
     assert len(places) == TENANTS * PLACES_PER_TENANT
@@ -139,7 +153,7 @@ def oracle_rows(story: Story, world: World, actor: Actor, model: type[Base], act
 
 
 def _place_of(places: list[Place], model: type[Base], values: dict[str, Any]) -> Place:
-    if model is AuditEvent:  # an event hangs below the project of what it is about, never below the thing itself
+    if model in {AuditEvent, Execution, ApiKey}:  # these hang below a project or an organization, whatever they are about
         wanted = values["project_id"] or values["organization_id"]
     else:
         wanted = values["document_id"] if model is DocumentVersion else values["id"]
@@ -151,8 +165,10 @@ _LEVEL_OF_PLACE = (
     ResourceType.ORGANIZATION,
     ResourceType.PROJECT,
     ResourceType.DOCUMENT,
+    ResourceType.API_CALL,
     ResourceType.PROJECT,
     ResourceType.DOCUMENT,
+    ResourceType.API_CALL,
 ) * TENANTS
 
 
@@ -199,7 +215,7 @@ async def test_the_engine_finds_the_roles_the_oracle_finds(world: World, story: 
 )
 async def test_a_list_shows_the_rows_the_oracle_shows(world: World, story: Story, caller: Actor, actions: set[Action]) -> None:
     await world.tell(story)
-    models: tuple[Any, ...] = (Organization, Project, Document, DocumentVersion, AuditEvent)
+    models: tuple[Any, ...] = (Organization, Project, Document, DocumentVersion, ApiCall, Execution, ApiKey, AuditEvent)
     assert set(models) == set(SCOPES)
     reading = {Action.ORGANIZATION_READ, Action.PROJECT_READ, Action.DOCUMENT_READ}
     for action in sorted(actions | reading):

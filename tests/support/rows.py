@@ -13,7 +13,19 @@ from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.engine import Database
-from app.models import AuditEvent, Document, DocumentVersion, Group, GroupMember, Membership, Organization, Project
+from app.models import (
+    ApiCall,
+    ApiKey,
+    AuditEvent,
+    Document,
+    DocumentVersion,
+    Execution,
+    Group,
+    GroupMember,
+    Membership,
+    Organization,
+    Project,
+)
 
 BEGINNING = datetime(2024, 2, 29, 12, tzinfo=UTC)
 _RECORDED = {"created_at": BEGINNING, "updated_at": BEGINNING, "created_by_subject": "user:maker", "revision": 1}
@@ -67,6 +79,64 @@ def document(parent: Place, name: str = "document") -> tuple[Place, Rows]:
         (Document, {"id": place_id, **common, **current, **_RECORDED}),
         (DocumentVersion, {"id": version_id, **common, **version, **author}),
     ]
+
+
+def api_call(parent: Place) -> tuple[Place, Rows]:
+    """A call of a project."""
+    place_id = uuid4()
+    row = {
+        "id": place_id,
+        "organization_id": parent.organization_id,
+        "project_id": parent.ref.id,
+        "name": "call",
+        "operation_key": "ocr",
+        "request_digest": "0" * 64,
+        "status": "RECEIVED",
+        "requested_at": BEGINNING,
+        "request_payload": {},
+        "response_payload": {},
+        "metadata": {},
+        **_RECORDED,
+    }
+    return Place(ResourceRef(ResourceType.API_CALL, place_id), parent.organization_id, parent.ref.id), [(ApiCall, row)]
+
+
+def execution(parent: Place) -> Rows:
+    """An execution of a project."""
+    row = {
+        "id": uuid4(),
+        "organization_id": parent.organization_id,
+        "project_id": parent.ref.id,
+        "operation": "tag",
+        "status": "RUNNING",
+        "actor_type": "AGENT",
+        "actor_id": "tagger",
+        "warnings": [],
+        "provenance": {},
+        "started_at": BEGINNING,
+        "input": {},
+        "output": {},
+        "metadata": {},
+        **_RECORDED,
+    }
+    return [(Execution, row)]
+
+
+def api_key(scope: Place) -> Rows:
+    """A key of an organization or a project, without a secret."""
+    row = {
+        "id": uuid4(),
+        "organization_id": scope.organization_id,
+        "project_id": scope.project_id,
+        "name": "key",
+        "prefix": "none",
+        "scope_type": scope.ref.type.value,
+        "scope_id": scope.ref.id,
+        "role": Role.PROJECT_VIEWER.value,
+        "metadata": {},
+        **_RECORDED,
+    }
+    return [(ApiKey, row)]
 
 
 def event(about: Place) -> Rows:

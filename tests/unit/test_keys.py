@@ -18,8 +18,8 @@ PREFIX = "abcdefghij01"
 
 def test_a_new_token_has_the_promised_form_and_is_read_back() -> None:
     token = new_token()
-    assert re.fullmatch(r"sbk_[0-9a-z]{12}\.[0-9A-Za-z]{49}", token.text)
-    assert read_token(token.text) == token
+    assert re.fullmatch(r"sbk_[0-9a-z]{12}\.[0-9A-Za-z]{49}", token.written)
+    assert read_token(token.written) == token
 
 
 def test_no_two_tokens_are_alike() -> None:
@@ -33,14 +33,14 @@ def test_every_letter_of_the_alphabet_is_used() -> None:
 
 @given(st.integers(0, 65), st.sampled_from(BASE62))
 def test_one_wrong_letter_anywhere_is_noticed(place: int, letter: str) -> None:
-    text = KeyToken(PREFIX, "A" * 43).text
+    text = KeyToken(PREFIX, "A" * 43).written
     changed = text[:place] + letter + text[place + 1 :]
     assert (read_token(changed) is None) == (changed != text)
 
 
 def test_the_checksum_is_the_crc_of_what_stands_before_it() -> None:
     # Written down once: a scanner elsewhere has to come to the same six letters for ever.
-    assert KeyToken("000000000000", "0" * 43).text == "sbk_000000000000." + "0" * 43 + "0tB2U8"
+    assert KeyToken("000000000000", "0" * 43).written == "sbk_000000000000." + "0" * 43 + "0tB2U8"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_key_of_the_reference_is_read_as_one(secret: str) -> None:
 
 def test_a_token_that_lost_its_checksum_is_not_hashed_like_ours() -> None:
     token = new_token()
-    cut = read_token(token.text[:-6])
+    cut = read_token(token.written[:-6])
     assert cut is not None
     assert cut.algorithm != token.algorithm
 

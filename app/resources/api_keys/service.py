@@ -79,7 +79,7 @@ class ApiKeyService:
         )
         self._record(AuditAction.API_KEY_CREATED, scope, row)
         self._work.record(AuditAction.MEMBERSHIP_GRANTED, scope, actor=actor.subject, origin="api_key", **_details(row))
-        return ApiKeyCreated(api_key=ApiKeyRead.from_row(row), token=token.text)
+        return ApiKeyCreated(api_key=ApiKeyRead.from_row(row), token=token.written)
 
     async def list_visible(self, query: ApiKeyListQuery, request: CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The keys whose scope's members the caller manages, revoked ones included."""
@@ -128,7 +128,7 @@ class ApiKeyService:
         await self._keys.end_secrets(row.id, token.prefix, moment + timedelta(seconds=asked.overlap_seconds), moment)
         changed = await self._keys.update(row.id, {"prefix": token.prefix}, self._work.expected_revision)
         self._record(AuditAction.API_KEY_ROTATED, key, changed, overlap_seconds=asked.overlap_seconds)
-        return ApiKeyCreated(api_key=ApiKeyRead.from_row(changed), token=token.text)
+        return ApiKeyCreated(api_key=ApiKeyRead.from_row(changed), token=token.written)
 
     async def revoke(self, key: Located) -> ApiKeyRead:
         """End the key, and every key it has made, from the next request on. Revoking again changes nothing."""

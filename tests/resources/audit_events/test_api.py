@@ -228,6 +228,8 @@ async def test_nobody_can_change_or_remove_events_over_http(alice: Caller) -> No
     await alice.new_organization()
     (event, _) = await events_of(alice)
     for method in ("POST", "PATCH", "DELETE"):
-        assert (await alice.request(method, f"/audit-events/{event['id']}", json={})).status_code in {404, 405}
-        assert (await alice.request(method, "/audit-events", json={})).status_code in {404, 405}
+        await alice.request(method, f"/audit-events/{event['id']}", 404, json={})
+    for method in ("POST", "PATCH"):
+        await alice.request(method, "/audit-events", 405, json={})
+    await alice.request("DELETE", "/audit-events", 422)  # what may be pruned, and by whom, is told in test_prune
     assert len(await events_of(alice)) == 2

@@ -153,8 +153,8 @@ async def test_deleting_takes_everything_below_and_leaves_the_trail(service: Ser
         named = {"o": UUID(organization["id"]).hex if service.runtime.context.database.is_sqlite else organization["id"]}
         await run_sql(
             service,
-            "INSERT INTO groups (organization_id, group_id, name, metadata, created_at, updated_at, created_by_subject, revision)"
-            " VALUES (:o, 'eng', 'eng', '{}', '2026-01-01 00:00:00', '2026-01-01 00:00:00', 'user:alice', 1)",
+            "INSERT INTO groups (id, organization_id, group_id, name, metadata, created_at, updated_at, created_by_subject, revision)"
+            " VALUES (:o, :o, 'eng', 'eng', '{}', '2026-01-01 00:00:00', '2026-01-01 00:00:00', 'user:alice', 1)",
             named,
         )
         await run_sql(
