@@ -125,7 +125,7 @@ class ChainedActorResolver:
 def _bearer_of(values: list[bytes]) -> str:
     scheme, _, token = values[0].decode("latin-1").partition(" ")
     if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
-        raise UnauthenticatedError("The Authorization header holds no Bearer credential.")
+        raise UnauthenticatedError("The Authorization header holds no valid credential.")
     return token.strip()
 
 

@@ -46,8 +46,19 @@ def parse_database_url(text_: str) -> URL:
     if url.drivername in {"postgresql", "postgres", "postgresql+asyncpg"}:
         if not url.database:
             raise DatabaseURLError("the PostgreSQL URL names no database")
-        return url.set(drivername="postgresql+asyncpg")
+        return url.set(drivername="postgresql+asyncpg", query=_connection_options(url))
     raise DatabaseURLError(UNSUPPORTED_URL)
+
+
+def _connection_options(url: URL) -> dict[str, str]:
+    """The options after the question mark, as asyncpg spells them; libpq and JDBC say ``sslmode``."""
+    options = {name: str(value) for name, value in url.query.items()}
+    if "sslmode" in options:
+        options["ssl"] = options.pop("sslmode")
+    unknown = sorted(options.keys() - {"ssl"})
+    if unknown:
+        raise DatabaseURLError(f"the PostgreSQL URL has options this service does not know: {', '.join(unknown)} (sslmode is the only one)")
+    return options
 
 
 def _from_jdbc(rest: str) -> str:

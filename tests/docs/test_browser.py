@@ -11,7 +11,19 @@ from playwright.sync_api import Locator
 from tests.docs.conftest import Visit
 from tests.support.application import make_app, operations
 
-TAGS = ["organizations", "projects", "documents", "memberships", "audit-events", "operations"]
+TAGS = [
+    "organizations",
+    "projects",
+    "documents",
+    "api-calls",
+    "executions",
+    "memberships",
+    "groups",
+    "api-keys",
+    "authorization",
+    "audit-events",
+    "operations",
+]
 ALICE = {"X-SaaSBase-Actor": "user:alice"}
 
 

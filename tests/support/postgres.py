@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Read here, because no test sees the environment's settings.
+GIVEN_URL = os.environ.get("SAASBASE_TEST_POSTGRES_URL")
+
 
 class NoPostgresError(RuntimeError):
     """There is no PostgreSQL to test on; a test run without it would hide half of what it should show."""
@@ -37,8 +40,8 @@ def find_binaries() -> Path:
 @contextmanager
 def run_postgres() -> Iterator[str]:
     """A server that nobody else uses; yields its URL without a database. SAASBASE_TEST_POSTGRES_URL names one that runs already."""
-    if given := os.environ.get("SAASBASE_TEST_POSTGRES_URL"):
-        yield given.rstrip("/")
+    if GIVEN_URL:
+        yield GIVEN_URL.rstrip("/")
         return
     binaries = find_binaries()
     folder = Path(tempfile.mkdtemp(prefix="saasbase-pg-"))

@@ -14,6 +14,8 @@ import httpx
 
 from tests.support.postgres import free_port
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(slots=True)
 class Server:
@@ -58,7 +60,7 @@ def run_server(database_url: str, folder: Path, *, workers: int = 1, **environme
     command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--workers", str(workers)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, env={**clean, **settings}, cwd=Path(__file__).parents[2], stdout=log, stderr=log, start_new_session=True
+            command, env={**clean, **settings, "PYTHONPATH": str(ROOT)}, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     server = Server(f"http://127.0.0.1:{port}", process, log_path)
     try:

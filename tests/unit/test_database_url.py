@@ -94,3 +94,14 @@ def test_a_network_that_does_not_lead_to_the_database_makes_it_unavailable(error
 def test_a_fault_of_the_service_is_not_called_anything_else() -> None:
     for error in (ValueError("x"), KeyError("x"), OSError(28, "No space left on device"), RuntimeError("x")):
         assert as_app_error(error) is None
+
+
+@pytest.mark.parametrize("option", ["sslmode=require", "ssl=require"])
+def test_encryption_is_asked_for_as_libpq_and_jdbc_do(option: str) -> None:
+    url = parse_database_url(f"postgresql://alice@db/saasbase?{option}")
+    assert dict(url.query) == {"ssl": "require"}
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(DatabaseURLError, match="application_name"):
+        parse_database_url("postgresql://alice@db/saasbase?application_name=x")
