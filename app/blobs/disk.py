@@ -136,7 +136,7 @@ class DiskBlobWriter:
         self._is_finished = False
         self._under_way: asyncio.Task[None] | None = None
 
-    async def write(self, batch: bytes | bytearray) -> None:
+    async def write(self, batch: bytes | memoryview) -> None:
         """See ``BlobWriter.write``."""
         await self._settle()
         self._under_way = asyncio.create_task(self._store.run(lambda: self._append(batch)))
@@ -163,7 +163,7 @@ class DiskBlobWriter:
             await asyncio.shield(self._under_way)
             self._under_way = None
 
-    def _append(self, batch: bytes | bytearray) -> None:
+    def _append(self, batch: bytes | memoryview) -> None:
         if self._descriptor is None:
             self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             self._has_file = True

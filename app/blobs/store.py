@@ -47,8 +47,8 @@ class FileBlob:
 class BlobWriter(Protocol):
     """One upload on its way in."""
 
-    async def write(self, batch: bytes | bytearray) -> None:
-        """Hash and store the next bytes. At most two batches are held in memory: the next call waits for the store."""
+    async def write(self, batch: bytes | memoryview) -> None:
+        """Hash and store the next bytes. Returns while the store still reads the batch; the one before it is done with."""
 
     async def finish(self) -> StoredBlob:
         """Make the bytes durable; only then do they have an address."""

@@ -13,6 +13,7 @@ from app.core.errors import BadRequestError, InvalidError, TooLargeError, Unsupp
 from app.core.text import MAX_JSON_BYTES
 
 BATCH_BYTES: Final = 1024 * 1024
+BUFFER_BYTES: Final = BATCH_BYTES + 512 * 1024  # a batch, and what arrives with its last byte
 MAX_FIELD_BYTES: Final = MAX_JSON_BYTES + 1024
 MAX_PARTS: Final = 20
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
@@ -55,16 +56,22 @@ async def receive_upload(request: Request, store: BlobStore, *, max_bytes: int) 
         form = _FormReader(boundary, max_bytes)
         async for chunk in request.stream():
             form.feed(chunk)
-            if len(form.batch) >= BATCH_BYTES:
+            if form.filled >= BATCH_BYTES:
                 await writer.write(form.take_batch())
         return await form.finish(writer)
 
 
 class _FormReader:
-    """The parser's callbacks: collects fields and at most one batch of the file."""
+    """The parser's callbacks: collects fields and at most one batch of the file.
+
+    Two buffers take turns, one being filled while the store still reads the other: a new one for each batch would cost more in
+    page faults than the parsing does.
+    """
 
     def __init__(self, boundary: bytes, max_bytes: int) -> None:
-        self.batch = bytearray()
+        self.filled = 0
+        self._filling = bytearray(BUFFER_BYTES)
+        self._draining = bytearray(BUFFER_BYTES)
         self._max_bytes = max_bytes
         self._fields: dict[str, str] = {}
         self._file: _Part | None = None
@@ -97,9 +104,10 @@ class _FormReader:
         except MultipartParseError:
             raise BadRequestError("The multipart body is broken.", code="broken_multipart") from None
 
-    def take_batch(self) -> bytearray:
-        """The file's bytes collected so far."""
-        batch, self.batch = self.batch, bytearray()
+    def take_batch(self) -> memoryview:
+        """The file's bytes collected so far; they stay as they are until the batch after the next is begun."""
+        batch = memoryview(self._filling)[: self.filled]
+        self._filling, self._draining, self.filled = self._draining, self._filling, 0
         return batch
 
     async def finish(self, writer: BlobWriter) -> Upload:
@@ -170,11 +178,18 @@ class _FormReader:
             self._file_bytes += end - start
             if self._file_bytes > self._max_bytes:
                 raise _too_large(self._max_bytes)
-            self.batch += memoryview(data)[start:end]
+            self._collect(memoryview(data)[start:end])
         elif part is not None:
             part.data += data[start:end]
             if len(part.data) > MAX_FIELD_BYTES:
                 raise InvalidError(f"is larger than {MAX_FIELD_BYTES} bytes", pointer=f"/{part.name}")
+
+    def _collect(self, data: memoryview) -> None:
+        end = self.filled + len(data)
+        if end > len(self._filling):  # an unusually large piece from the server
+            self._filling = self._filling[: self.filled] + bytearray(len(data))
+        self._filling[self.filled : end] = data
+        self.filled = end
 
     def _on_part_end(self) -> None:
         part, self._part = self._part, None
