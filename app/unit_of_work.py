@@ -270,12 +270,13 @@ async def open_system_work(context: WorkContext, reason: str, organization_id: U
 
 async def write_denials(context: WorkContext, *, all_of_them: bool = False) -> int:
     """Write the refusals that are due; returns how many rows."""
-    due = context.denials.due(all_of_them=all_of_them)
-    by_tenant: dict[UUID, dict[Key, dict[str, Any]]] = {}
-    for key, event in due.items():
-        by_tenant.setdefault(event["organization_id"], {})[key] = event
-    for organization_id, events in by_tenant.items():
-        async with open_system_work(context, "denied attempts", organization_id) as work:
-            work.adopt(events.values())
-        context.denials.mark_written(events)  # only now: what could not be written is tried again
-    return len(due)
+    async with context.denials.writing:
+        due = context.denials.due(all_of_them=all_of_them)
+        by_tenant: dict[UUID, dict[Key, dict[str, Any]]] = {}
+        for key, event in due.items():
+            by_tenant.setdefault(event["organization_id"], {})[key] = event
+        for organization_id, events in by_tenant.items():
+            async with open_system_work(context, "denied attempts", organization_id) as work:
+                work.adopt(events.values())
+            context.denials.mark_written(events)  # only now: what could not be written is tried again
+        return len(due)

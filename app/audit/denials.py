@@ -4,6 +4,7 @@ They are written off the request's way on purpose: a refusal that waits for a wr
 that does not exist, and so tell the caller what it must not know.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from app.core.actors import Actor
 from app.core.clock import now
+from app.core.identifiers import new_id
 
 WINDOW = timedelta(minutes=1)
 MAX_KEYS = 10_000
@@ -31,6 +33,7 @@ class DeniedAttempts:
     """The refusals of this process that wait to be written. Bounded: past 10,000 different ones in a minute, new ones are only counted."""
 
     overflow: int = 0
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from ``due`` to ``mark_written``, or a batch would be written twice
     _tallies: dict[Key, _Tally] = field(default_factory=dict)
 
     def add(self, actor: Actor, event: dict[str, Any], asked: str) -> None:
@@ -52,7 +55,8 @@ class DeniedAttempts:
         for key, tally in list(self._tallies.items()):
             is_over = tally.written_at is None or moment - tally.written_at >= WINDOW
             if tally.unwritten and (is_over or all_of_them):
-                found[key] = tally.event | {"details": tally.event["details"] | {"attempts": tally.unwritten}}
+                # A new id each time: a write whose outcome was unknown must not stand in the way of the next.
+                found[key] = tally.event | {"id": new_id(), "details": tally.event["details"] | {"attempts": tally.unwritten}}
             elif is_over and not tally.unwritten:
                 del self._tallies[key]
         return found

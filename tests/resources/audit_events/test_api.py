@@ -3,11 +3,15 @@
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from app.unit_of_work import write_denials
+from app.audit.trail import Origin, Subject, make_event
+from app.core.actors import Actor, ActorType, Identity
+from app.core.events import AuditAction, Outcome
+from app.core.resources import ResourceRef, ResourceType
+from app.unit_of_work import UnitOfWork, write_denials
 from tests.conftest import Caller, Service
 from tests.support.answers import count_rows, denied_events_of, events_of, pointers_of, read_problem
 
@@ -93,6 +97,42 @@ async def test_repeated_attempts_are_one_row_a_minute_with_a_count(service: Serv
     await bob.delete(f"/organizations/{organization['id']}", 403)
     others = [event for event in await denied_events_of(service, alice) if event["details"]["asked_action"] == "ORGANIZATION_DELETE"]
     assert [event["details"]["attempts"] for event in others] == [1]
+
+
+async def test_a_refusal_by_a_rule_is_recorded_like_any_other(service: Service, alice: Caller, bob: Caller) -> None:
+    organization = await alice.new_organization()
+    await alice.grant("ORGANIZATION", organization["id"], "user:bob", "ORG_ADMIN")
+    await bob.grant("ORGANIZATION", organization["id"], "user:bob", "ORG_OWNER", 403)
+    (denied,) = await denied_events_of(service, alice)
+    assert (denied["actor"]["id"], denied["action"], denied["details"]["asked_action"]) == ("bob", "ACCESS_DENIED", "escalation")
+    assert denied["resource"] == {"type": "ORGANIZATION", "id": organization["id"]}
+
+
+async def test_a_batch_of_refusals_that_cannot_be_written_is_written_later(
+    service: Service, alice: Caller, bob: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    organization = await alice.new_organization()
+    await alice.grant("ORGANIZATION", organization["id"], "user:bob", "ORG_MEMBER")
+    context = service.runtime.context
+    with monkeypatch.context() as fault:
+        fault.setattr(UnitOfWork, "commit", _broken)
+        context.denials.add(*_refusal(organization["id"]))
+        with pytest.raises(ConnectionError):
+            await write_denials(context)
+    await write_denials(context, all_of_them=True)
+    (denied,) = await events_of(alice, outcome="DENIED")
+    assert denied["details"]["attempts"] == 1
+
+
+async def _broken(_work: UnitOfWork) -> None:
+    raise ConnectionError("the database is away")
+
+
+def _refusal(organization_id: str) -> tuple[Actor, dict[str, Any], str]:
+    subject = Subject(ResourceRef(ResourceType.ORGANIZATION, UUID(organization_id)), UUID(organization_id))
+    carl = Identity(Actor(ActorType.USER, "carl"), "header")
+    event = make_event(carl, Origin(), AuditAction.ACCESS_DENIED, subject, {"asked_action": "x"}, outcome=Outcome.DENIED)
+    return carl.actor, event, "x"
 
 
 async def test_a_job_writes_refused_attempts_about_once_a_second(service: Service, alice: Caller, mallory: Caller) -> None:
