@@ -80,11 +80,10 @@ class UnitOfWork:
         Raises:
             NotFoundError: there is none (for an anonymous caller UnauthenticatedError: it learns nothing about existence).
         """
-        async with self._context.database.open_read() as connection:
-            found = await self._context.policy.locate(connection, self.actor, key, value, now())
+        found = await self._find(key, value)
         if found is None:
             raise self._hidden()
-        return found if self.identity.only_actions is None else replace(found, only_actions=self.identity.only_actions)
+        return found
 
     async def locate_ref(self, ref: ResourceRef) -> Located:
         """The same by type and id.
@@ -92,9 +91,10 @@ class UnitOfWork:
         Raises:
             NotFoundError: see ``locate``.
         """
-        if ref.type not in KEYS:
+        found = await self.find(ref)
+        if found is None:
             raise self._hidden()
-        return await self.locate(KEYS[ref.type], ref.id)
+        return found
 
     async def holds_directly(self, ref: ResourceRef, role: Role) -> bool:
         """Whether the actor himself, not a group of his, was given that role on that resource."""
@@ -109,12 +109,9 @@ class UnitOfWork:
                 return await policy.list_grants(connection, resource, now())
             return await policy.list_grants_of(connection, resource, actor, now())
 
-    async def find(self, ref: ResourceRef, actor: Actor) -> Located | None:
-        """A resource with the roles of ``actor``, whoever that is; None when absent. Only for questions about authorization."""
-        if ref.type not in KEYS:
-            return None
-        async with self._context.database.open_read() as connection:
-            return await self._context.policy.locate(connection, actor, KEYS[ref.type], ref.id, now())
+    async def find(self, ref: ResourceRef) -> Located | None:
+        """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
+        return await self._find(KEYS[ref.type], ref.id) if ref.type in KEYS else None
 
     async def admit(self, target: Located, *actions: Action) -> None:
         """Let the actor go on if he may take any of the actions on the target, and pin the session to the target's organization.
@@ -214,6 +211,11 @@ class UnitOfWork:
         """Leave nothing behind. Harmless after a commit."""
         await self.session.close()
         await _run(self._after_rollback)
+
+    async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
+        async with self._context.database.open_read() as connection:
+            found = await self._context.policy.locate(connection, self.actor, key, value, now())
+        return found if found is None else replace(found, only_actions=self.identity.only_actions)
 
     @property
     def _tenant_session(self) -> TenantSession:

@@ -76,7 +76,7 @@ class BuiltinPolicyEngine:
 
     async def list_grants(self, connection: AsyncConnection, resource: Located, at: datetime) -> list[HeldGrant]:
         """See ``PolicyEngine.list_grants``."""
-        return await _held_on(connection, resource, at, [])
+        return await _held_on(connection, resource, at)
 
     async def list_grants_of(self, connection: AsyncConnection, resource: Located, actor: Actor, at: datetime) -> list[HeldGrant]:
         """See ``PolicyEngine.list_grants_of``."""
@@ -131,13 +131,16 @@ def _locate_statement(key: InstrumentedAttribute[Any]) -> Executable:
     return select(*(column.label(column.name) for column in target.c), roles.label(_ROLES)).select_from(target)
 
 
-async def _held_on(connection: AsyncConnection, resource: Located, at: datetime, subjects: list[tuple[str, str]]) -> list[HeldGrant]:
+async def _held_on(
+    connection: AsyncConnection, resource: Located, at: datetime, subjects: list[tuple[str, str]] | None = None
+) -> list[HeldGrant]:
+    """The grants of these subjects; of everybody only when none are named at all."""
     places = {(scope.type.value, scope.id): place for place, scope in enumerate(resource.scopes)}
     grants = _MEMBERSHIPS.c
     statement = select(grants.actor_type, grants.actor_id, grants.role, grants.resource_type, grants.resource_id).where(
         tuple_(grants.resource_type, grants.resource_id).in_(places), _is_live(_MEMBERSHIPS)
     )
-    if subjects:
+    if subjects is not None:
         statement = statement.where(tuple_(grants.actor_type, grants.actor_id).in_(subjects))
     rows = (await connection.execute(statement, {"at": at})).all()
     limits = await _limits_of_keys(connection, {row.actor_id for row in rows if row.actor_type == ActorType.API_KEY})

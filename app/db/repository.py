@@ -19,8 +19,6 @@ from app.db.base import Base, Timestamp
 
 SortColumns = Mapping[str, InstrumentedAttribute[Any]]
 
-MAX_UNPAGED = 1000
-
 
 def wire_columns(model: type[Base]) -> tuple[ColumnElement[Any], ...]:
     """Every column of a table, mapped, under its name on the wire (``metadata_`` is ``metadata``)."""

@@ -67,7 +67,7 @@ def multipart_body(form: type[BaseModel]) -> dict[str, Any]:
     properties = {FILE_FIELD: {"type": "string", "format": "binary", "description": "The file; its part needs a file name."}}
     for name, described in schema["properties"].items():
         properties[name] = {"type": "string", "description": described.get("description", "")}
-    properties["metadata"] = {"type": "string", "contentMediaType": "application/json", "description": "A JSON object, as text."}
+    properties["metadata"] = {"type": "string", "description": "A JSON object, as text."}
     required = [FILE_FIELD, *schema.get("required", [])]
     return {
         "requestBody": {

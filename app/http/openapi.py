@@ -54,9 +54,6 @@ def _finish(operation: dict[str, Any]) -> None:
     operation.pop(UNLIMITED, None)
     for parameter in operation.get("parameters", ()):
         _drop_null(parameter["schema"])
-    for form in (media["schema"] for media in operation.get("requestBody", {}).get("content", {}).values()):
-        for field in form.get("properties", {}).values():
-            field.pop("contentMediaType", None)  # /docs would show a file chooser, and a file is not what the field takes
     if actions is None and OPEN_BECAUSE not in operation:
         return
     operation["security"] = [{"actor": []}, {"bearer": []}]

@@ -108,6 +108,11 @@ Metadata = Annotated[
 ]
 
 
+def columns_of(row: Any) -> dict[str, Any]:
+    """The columns of a row, whether the database answered it or a repository has just written it."""
+    return dict(row._mapping) if hasattr(row, "_mapping") else dict(vars(row))  # noqa: SLF001 - the public name of a row's mapping
+
+
 class Schema(BaseModel):
     """Base of what the service answers; read from rows by attribute."""
 

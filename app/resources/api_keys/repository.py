@@ -8,7 +8,6 @@ from sqlalchemy import Row, delete, insert, or_, select, update
 
 from app.core.errors import NotFoundError
 from app.core.pagination import CursorPage, CursorRequest, Page
-from app.core.resources import ResourceRef
 from app.db.repository import Repository, SortColumns, equal_to, wire_columns
 from app.models import ApiKey, ApiKeySecret, Membership, Organization
 from app.resources.api_keys.schemas import ApiKeyListQuery
@@ -97,8 +96,3 @@ class ApiKeyRepository(Repository):
         exact = {ApiKey.organization_id: query.organization_id, ApiKey.scope_type: query.scope_type, ApiKey.scope_id: query.scope_id}
         statement = self._work.only_visible(select(*wire_columns(ApiKey)), ApiKey)
         return await self.page(statement.where(*equal_to(exact), ApiKey.deleted_at.is_(None)), request)
-
-    @staticmethod
-    def scope_of(key: Any) -> ResourceRef:
-        """What the key's role is held on."""
-        return ResourceRef(key.scope_type, key.scope_id)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from app.core.clock import now
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceType
-from app.http.schemas import Command, Metadata, Moment, Name, Resource, ResourceRefRead, Schema
+from app.http.schemas import Command, Metadata, Moment, Name, Resource, ResourceRefRead, Schema, columns_of
 
 MAX_CIDRS = 50
 MAX_OVERLAP_SECONDS = 7 * 24 * 3600
@@ -96,7 +96,7 @@ class ApiKeyRead(Resource):
     def _from_row(cls, row: Any) -> Any:
         if isinstance(row, dict):
             return row
-        columns = dict(row._mapping) if hasattr(row, "_mapping") else dict(vars(row))  # noqa: SLF001 - the public name of a row's mapping
+        columns = columns_of(row)
         columns["scope"] = {"type": columns.pop("scope_type"), "id": columns.pop("scope_id")}
         ends = columns["expires_at"]
         columns["is_active"] = columns["revoked_at"] is None and (ends is None or ends > now())

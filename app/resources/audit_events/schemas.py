@@ -10,7 +10,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from app.core.actors import ActorType
 from app.core.events import AuditAction, Outcome
 from app.core.resources import ResourceType
-from app.http.schemas import ActorId, ActorRef, CorrelationSearch, ListQuery, Moment, ResourceRefRead, Schema, blank_is_absent, lower_case
+from app.http.schemas import (
+    ActorId,
+    ActorRef,
+    CorrelationSearch,
+    ListQuery,
+    Moment,
+    ResourceRefRead,
+    Schema,
+    blank_is_absent,
+    columns_of,
+    lower_case,
+)
 
 
 class AuditEventRead(Schema):
@@ -38,7 +49,7 @@ class AuditEventRead(Schema):
     def _from_row(cls, row: Any) -> Any:
         if isinstance(row, dict):
             return row
-        columns = dict(row._mapping)  # noqa: SLF001 - the public name of a row's mapping
+        columns = columns_of(row)
         columns["actor"] = {"type": columns.pop("actor_type"), "id": columns.pop("actor_id")}
         columns["resource"] = {"type": columns.pop("resource_type"), "id": columns.pop("resource_id")}
         return columns

@@ -1,7 +1,5 @@
 """Answers questions about authorization from the rows that decide requests, so an answer and a request cannot disagree."""
 
-from dataclasses import replace
-
 from app.authz.engine import HeldGrant, Located
 from app.core.actors import Actor
 from app.core.errors import NotFoundError, UnauthenticatedError
@@ -55,9 +53,7 @@ class AuthorizationService:
         work = self._work
         if work.identity.is_anonymous:
             raise UnauthenticatedError("Questions about authorization need an identity.")
-        found = await work.find(ref, work.actor)
-        if found is not None:
-            found = replace(found, only_actions=work.identity.only_actions)
+        found = await work.find(ref)
         if actor == work.actor:
             return found if found is not None and found.roles else None
         if found is None or Action.MEMBER_MANAGE not in found.actions:

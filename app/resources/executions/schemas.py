@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from app.core.resources import ResourceType
-from app.core.text import is_encodable
+from app.core.text import is_storable
 from app.http.schemas import (
     ActorRef,
     Command,
@@ -20,6 +20,7 @@ from app.http.schemas import (
     Resource,
     ResourceRefRead,
     Search,
+    columns_of,
     lower_case,
 )
 
@@ -29,7 +30,7 @@ MAX_ERROR_MESSAGE = 8000
 
 
 def _storable(text: str) -> str:
-    if "\x00" in text or not is_encodable(text):
+    if not is_storable(text):
         raise ValueError("this value has a NUL character or is not valid Unicode")
     return text
 
@@ -127,7 +128,7 @@ class ExecutionRead(Resource):
     def _from_row(cls, row: Any) -> Any:
         if isinstance(row, dict):
             return row
-        columns = dict(row._mapping) if hasattr(row, "_mapping") else dict(vars(row))  # noqa: SLF001 - the public name of a row's mapping
+        columns = columns_of(row)
         columns["actor"] = {"type": columns.pop("actor_type"), "id": columns.pop("actor_id")}
         target_type, target_id = columns.pop("target_type"), columns.pop("target_id")
         columns["target"] = {"type": target_type, "id": target_id} if target_type is not None else None
