@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from app.api import RESOURCES
 from app.audit.denials import DeniedAttempts
 from app.authn.api_keys import KeyVerifier
-from app.authn.resolver import ActorResolver, ChainedActorResolver, ProxyTrust
+from app.authn.proxies import ProxyTrust
+from app.authn.resolver import ActorResolver, ChainedActorResolver
 from app.authz.builtin import BuiltinPolicyEngine
 from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError

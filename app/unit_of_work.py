@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, insert
+from sqlalchemy import Select, and_, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.audit.denials import DeniedAttempts, Key
 from app.audit.trail import Origin, Subject, make_event
-from app.authz.engine import HeldGrant, Located, PolicyEngine
+from app.authz.engine import ACTOR, PRINCIPAL, HeldGrant, Located, PolicyEngine
 from app.authz.memberships import holds_directly
 from app.authz.tree import KEYS
-from app.core.actors import Actor, ActorType, Identity
+from app.core.actors import Actor, ActorType, Asker, Identity
 from app.core.clock import now
 from app.core.errors import AppError, ForbiddenError, NotFoundError, UnauthenticatedError
 from app.core.events import AuditAction, Outcome
@@ -72,6 +72,10 @@ class UnitOfWork:
         """Who is acting."""
         return self.identity.actor
 
+    def is_about_itself(self, actor: Actor) -> bool:
+        """Whether the actor is the one acting, for nobody but itself: then it may give up what it holds."""
+        return actor == self.actor and self.identity.on_behalf_of is None
+
     async def locate(self, key: InstrumentedAttribute[Any], value: Any) -> Located:
         """Find a resource by a unique column, together with the actor's roles on it, in one statement.
 
@@ -107,7 +111,7 @@ class UnitOfWork:
             policy = self._context.policy
             if actor is None:
                 return await policy.list_grants(connection, resource, now())
-            return await policy.list_grants_of(connection, resource, actor, now())
+            return await policy.list_grants_of(connection, resource, self._asker(actor), now())
 
     async def find(self, ref: ResourceRef) -> Located | None:
         """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
@@ -140,18 +144,24 @@ class UnitOfWork:
         """
         if self.identity.is_anonymous:
             async with self._context.database.open_read() as connection:
-                if not await self._context.policy.holds_anywhere(connection, self.actor, action, now()):
+                if not await self._context.policy.holds_anywhere(connection, self.identity.asker, action, now()):
                     raise self._hidden()
         if self.identity.only_actions is not None and action not in self.identity.only_actions:
             raise ForbiddenError(f"This key may not {action.value}.")
         self._listed = action
-        self._tenant_session.list_parameters = self._context.policy.asking(self.actor, now())
+        self._tenant_session.list_parameters = {
+            name: value
+            for slot, identity in self._parties
+            for name, value in self._context.policy.asking(identity.asker, now(), slot).items()
+        }
 
     def only_visible(self, statement: Select[Any], model: type[Base]) -> Select[Any]:
         """Confine a select to the rows of ``model`` the actor was admitted to; all rows of the tenant when one is pinned."""
         if self._listed is None:
             return statement
-        return rows_filtered(statement, model, self._context.policy.visible_rows(model, self._listed))
+        visible = self._context.policy.visible_rows
+        predicates = [visible(model, self._listed, identity.asker, slot) for slot, identity in self._parties]
+        return rows_filtered(statement, model, and_(*predicates))
 
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
@@ -214,8 +224,22 @@ class UnitOfWork:
 
     async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
         async with self._context.database.open_read() as connection:
-            found = await self._context.policy.locate(connection, self.actor, key, value, now())
-        return found if found is None else replace(found, only_actions=self.identity.only_actions)
+            found = await self._context.policy.locate(connection, self.identity.asker, key, value, now())
+            principal = self.identity.on_behalf_of
+            if found is None or principal is None:
+                return found if found is None else replace(found, only_actions=self.identity.only_actions)
+            theirs = await self._context.policy.locate(connection, principal.asker, key, value, now())
+        return _narrowed(found, self.identity, theirs)
+
+    @property
+    def _parties(self) -> list[tuple[str, Identity]]:
+        """Who must be allowed: the actor, and who it acts for."""
+        principal = self.identity.on_behalf_of
+        return [(ACTOR, self.identity), *([(PRINCIPAL, principal)] if principal is not None else [])]
+
+    def _asker(self, actor: Actor) -> Asker:
+        """The actor as the engine sees him; the token of this request tells of the groups of its own parties only."""
+        return next((identity.asker for _, identity in self._parties if identity.actor == actor), Asker(actor))
 
     @property
     def _tenant_session(self) -> TenantSession:
@@ -235,7 +259,13 @@ class UnitOfWork:
     def _note_denial(self, target: Located, asked: str) -> None:
         subject = Subject(target.ref, target.organization_id, target.project_id)
         event = make_event(self.identity, self.origin, AuditAction.ACCESS_DENIED, subject, {"asked_action": asked}, outcome=Outcome.DENIED)
-        self._context.denials.add(self.actor, event, asked)
+        self._context.denials.add(self.identity, event, asked)
+
+
+def _narrowed(found: Located, identity: Identity, principal: Located | None) -> Located:
+    """What an actor and its principal may both do, within what the credential was made for."""
+    shared = principal.granted if principal is not None else frozenset()
+    return replace(found, only_actions=shared if identity.only_actions is None else shared & identity.only_actions)
 
 
 async def _run(callbacks: list[Callback]) -> None:

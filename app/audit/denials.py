@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.core.actors import Actor
+from app.core.actors import Actor, Identity
 from app.core.clock import now
 from app.core.identifiers import new_id
 
 WINDOW = timedelta(minutes=1)
 MAX_KEYS = 10_000
 
-Key = tuple[Actor, UUID, str]
+Key = tuple[Actor, Actor | None, UUID, str]
 
 
 @dataclass(slots=True)
@@ -36,9 +36,9 @@ class DeniedAttempts:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from ``due`` to ``mark_written``, or a batch would be written twice
     _tallies: dict[Key, _Tally] = field(default_factory=dict)
 
-    def add(self, actor: Actor, event: dict[str, Any], asked: str) -> None:
+    def add(self, identity: Identity, event: dict[str, Any], asked: str) -> None:
         """Count one refusal; the latest event of a key stands for all of them."""
-        key = (actor, event["resource_id"], asked)
+        key = (identity.actor, identity.principal, event["resource_id"], asked)
         tally = self._tallies.get(key)
         if tally is not None:
             tally.event = event

@@ -51,7 +51,7 @@ def make_event(  # noqa: PLR0913 - the parts of an event
         "project_id": subject.project_id,
         "actor_type": identity.actor.type.value,
         "actor_id": identity.actor.id,
-        "on_behalf_of": None,
+        "on_behalf_of": identity.principal.subject if identity.principal is not None else None,
         "auth_method": identity.method,
         "action": action.value,
         "outcome": outcome.value,

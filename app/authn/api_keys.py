@@ -26,6 +26,7 @@ _BY_PREFIX: Final = (
         _KEYS.c.id,
         _KEYS.c.actions,
         _KEYS.c.allowed_cidrs,
+        _KEYS.c.may_act_for_others,
         _KEYS.c.expires_at,
         _KEYS.c.revoked_at,
     )
@@ -92,7 +93,7 @@ class KeyVerifier:
             raise UnauthenticatedError(_REFUSED)
         self.uses.note(found.id, address)
         actions = frozenset(map(Action, found.actions)) if found.actions is not None else None
-        return Identity(Actor(ActorType.API_KEY, str(found.id)), "api_key", actions)
+        return Identity(Actor(ActorType.API_KEY, str(found.id)), "api_key", actions, may_act_for_others=found.may_act_for_others)
 
 
 def _is_usable(found: Any, address: str | None) -> bool:

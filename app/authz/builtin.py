@@ -5,6 +5,7 @@ The shape of the statements is chosen for PostgreSQL's planner: each pair of a s
 an actor is felt. ``UNION`` (not ``UNION ALL``) ends the walk through groups that contain each other.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -35,12 +36,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.authz.engine import HeldGrant, Located
+from app.authz.engine import ACTOR, HeldGrant, Located
 from app.authz.tree import SCOPES
-from app.core.actors import Actor, ActorType
-from app.core.permissions import Action, Role, roles_with
+from app.core.actors import Actor, ActorType, Asker
+from app.core.permissions import Action, Role, actions_of, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base, Timestamp
+from app.db.functions import each_text
 from app.models import ApiKey, GroupMember, Membership
 
 _MEMBERSHIPS: Final = Membership.__table__
@@ -54,13 +56,15 @@ class BuiltinPolicyEngine:
     async def locate(
         self,
         connection: AsyncConnection,
-        actor: Actor,
+        asker: Asker,
         key: InstrumentedAttribute[Any],
         value: Any,
         at: datetime,
     ) -> Located | None:
         """See ``PolicyEngine.locate``."""
-        row = (await connection.execute(_locate_statement(key), {"key": value, **self.asking(actor, at)})).one_or_none()
+        row = (
+            await connection.execute(_locate_statement(key, has_groups=asker.groups is not None), {"key": value, **self.asking(asker, at)})
+        ).one_or_none()
         if row is None:
             return None
         held = getattr(row, _ROLES)
@@ -71,30 +75,35 @@ class BuiltinPolicyEngine:
             organization_id=scopes[ResourceType.ORGANIZATION],
             project_id=scopes.get(ResourceType.PROJECT),
             row=row,
-            roles=frozenset(map(Role, held.split(","))) if held else frozenset(),
+            granted=actions_of(frozenset(map(Role, held.split(","))) if held else frozenset()),
         )
 
     async def list_grants(self, connection: AsyncConnection, resource: Located, at: datetime) -> list[HeldGrant]:
         """See ``PolicyEngine.list_grants``."""
         return await _held_on(connection, resource, at)
 
-    async def list_grants_of(self, connection: AsyncConnection, resource: Located, actor: Actor, at: datetime) -> list[HeldGrant]:
+    async def list_grants_of(self, connection: AsyncConnection, resource: Located, asker: Asker, at: datetime) -> list[HeldGrant]:
         """See ``PolicyEngine.list_grants_of``."""
-        parameters = {**self.asking(actor, at), "tenant": resource.organization_id}
-        subjects = (await connection.execute(_subjects_statement(), parameters)).all()
+        parameters = {**self.asking(asker, at), "tenant": resource.organization_id}
+        subjects = (await connection.execute(_subjects_statement(has_groups=asker.groups is not None), parameters)).all()
         return await _held_on(connection, resource, at, [(kind, name) for kind, name in subjects])
 
-    def visible_rows(self, model: type[Base], action: Action) -> ColumnElement[bool]:
+    def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> ColumnElement[bool]:
         """See ``PolicyEngine.visible_rows``."""
-        return _visible_rows(model, action)
+        return _visible_rows(model, action, slot, has_groups=asker.groups is not None)
 
-    def asking(self, actor: Actor, at: datetime) -> Mapping[str, Any]:
+    def asking(self, asker: Asker, at: datetime, slot: str = ACTOR) -> Mapping[str, Any]:
         """See ``PolicyEngine.asking``."""
-        return {"actor_type": actor.type.value, "actor_id": actor.id, "at": at}
+        parameters: dict[str, Any] = {f"{slot}_type": asker.actor.type.value, f"{slot}_id": asker.actor.id, "at": at}
+        if asker.groups is not None:
+            parameters[f"{slot}_groups"] = json.dumps(sorted(asker.groups.names))
+            parameters[f"{slot}_groups_tenant"] = asker.groups.organization_id
+        return parameters
 
-    async def holds_anywhere(self, connection: AsyncConnection, actor: Actor, action: Action, at: datetime) -> bool:
+    async def holds_anywhere(self, connection: AsyncConnection, asker: Asker, action: Action, at: datetime) -> bool:
         """See ``PolicyEngine.holds_anywhere``."""
-        return bool((await connection.execute(_holds_anywhere(action), self.asking(actor, at))).scalar_one())
+        statement = _holds_anywhere(action, has_groups=asker.groups is not None)
+        return bool((await connection.execute(statement, self.asking(asker, at))).scalar_one())
 
 
 def _table(model: type[Base]) -> Table:
@@ -105,7 +114,7 @@ def _table(model: type[Base]) -> Table:
 
 
 @cache
-def _locate_statement(key: InstrumentedAttribute[Any]) -> Executable:
+def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool) -> Executable:
     model = cast_type("type[Base]", key.class_)
     target = select(_table(model)).where(key == bindparam("key")).cte("target")
     columns = {scope: target.c[column.key] for scope, column in SCOPES[model].items()}
@@ -113,7 +122,7 @@ def _locate_statement(key: InstrumentedAttribute[Any]) -> Executable:
         *(select(literal(scope.value, String).label("scope_type"), column.label("scope_id")) for scope, column in columns.items())
     ).cte("scopes")
     tenant = select(columns[ResourceType.ORGANIZATION]).scalar_subquery()
-    subjects = _subjects_in(tenant)
+    subjects = _subjects_in(tenant, has_groups=has_groups)
     held = (
         select(func.aggregate_strings(_MEMBERSHIPS.c.role, ","))
         .where(
@@ -166,47 +175,51 @@ async def _limits_of_keys(connection: AsyncConnection, key_ids: set[str]) -> dic
 
 
 @cache
-def _subjects_statement() -> Executable:
-    subjects = _subjects_in(bindparam("tenant", type_=Uuid()))
+def _subjects_statement(*, has_groups: bool) -> Executable:
+    subjects = _subjects_in(bindparam("tenant", type_=Uuid()), has_groups=has_groups)
     return select(subjects.c.subject_type, subjects.c.subject_id)
 
 
 @cache
-def _visible_rows(model: type[Base], action: Action) -> ColumnElement[bool]:
-    grants = _grants(action)
+def _visible_rows(model: type[Base], action: Action, slot: str, *, has_groups: bool) -> ColumnElement[bool]:
+    grants = _grants(action, slot, has_groups=has_groups)
     return or_(
         *(column.in_(select(grants.c.resource_id).where(grants.c.resource_type == scope.value)) for scope, column in SCOPES[model].items())
     )
 
 
 @cache
-def _holds_anywhere(action: Action) -> Executable:
-    return select(exists(select(_grants(action).c.resource_id)))
+def _holds_anywhere(action: Action, *, has_groups: bool) -> Executable:
+    return select(exists(select(_grants(action, ACTOR, has_groups=has_groups).c.resource_id)))
 
 
-def _subjects_in(tenant: ColumnElement[Any]) -> CTE:
+def _subjects_in(tenant: ColumnElement[Any], *, has_groups: bool) -> CTE:
     """The actor and every group of that tenant it is in, directly or through other groups."""
-    found = select(*_asking_actor()).cte("subjects", recursive=True)
+    found = select(*_asking_actor(ACTOR)).cte("subjects", recursive=True)
+    named = [select(*_named_groups(ACTOR)).where(_tenant_of_groups(ACTOR) == tenant)] if has_groups else []
     return found.union(
+        *named,
         select(literal(ActorType.GROUP.value, String), _MEMBERS.c.group_id).where(
             _MEMBERS.c.member_type == found.c.subject_type,
             _MEMBERS.c.member_id == found.c.subject_id,
             _MEMBERS.c.organization_id == tenant,
             _is_live(_MEMBERS),
-        )
+        ),
     )
 
 
-def _grants(action: Action) -> CTE:
-    """What the asking actor holds that carries the action, in every tenant; a group counts only in the tenant it belongs to."""
-    found = select(*_asking_actor(), cast(null(), Uuid()).label("tenant")).cte("subjects", recursive=True)
+def _grants(action: Action, slot: str, *, has_groups: bool) -> CTE:
+    """What an asker holds that carries the action, in every tenant; a group counts only in the tenant it belongs to."""
+    found = select(*_asking_actor(slot), cast(null(), Uuid()).label("tenant")).cte(f"subjects_of_{slot}", recursive=True)
+    named = [select(*_named_groups(slot), _tenant_of_groups(slot))] if has_groups else []
     subjects = found.union(
+        *named,
         select(literal(ActorType.GROUP.value, String), _MEMBERS.c.group_id, _MEMBERS.c.organization_id).where(
             _MEMBERS.c.member_type == found.c.subject_type,
             _MEMBERS.c.member_id == found.c.subject_id,
             or_(found.c.tenant.is_(None), found.c.tenant == _MEMBERS.c.organization_id),
             _is_live(_MEMBERS),
-        )
+        ),
     )
     grants: Select[Any] = select(_MEMBERSHIPS.c.resource_type, _MEMBERSHIPS.c.resource_id).where(
         _MEMBERSHIPS.c.actor_type == subjects.c.subject_type,
@@ -215,14 +228,22 @@ def _grants(action: Action) -> CTE:
         _MEMBERSHIPS.c.role.in_([role.value for role in roles_with(action)]),
         _is_live(_MEMBERSHIPS),
     )
-    return grants.cte("grants")
+    return grants.cte(f"grants_of_{slot}")
 
 
-def _asking_actor() -> tuple[ColumnElement[str], ColumnElement[str]]:
+def _asking_actor(slot: str) -> tuple[ColumnElement[str], ColumnElement[str]]:
     return (
-        cast(bindparam("actor_type"), String).label("subject_type"),
-        cast(bindparam("actor_id"), String).label("subject_id"),
+        cast(bindparam(f"{slot}_type"), String).label("subject_type"),
+        cast(bindparam(f"{slot}_id"), String).label("subject_id"),
     )
+
+
+def _named_groups(slot: str) -> tuple[ColumnElement[str], ColumnElement[str]]:
+    return literal(ActorType.GROUP.value, String), cast(each_text(f"{slot}_groups").c.value, String)
+
+
+def _tenant_of_groups(slot: str) -> ColumnElement[UUID]:
+    return bindparam(f"{slot}_groups_tenant", type_=Uuid())
 
 
 def _is_live(table: FromClause) -> ColumnElement[bool]:

@@ -3,28 +3,32 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.core.actors import Actor
-from app.core.permissions import READ_ACTIONS, Action, Role, actions_of
+from app.core.actors import Actor, Asker
+from app.core.permissions import READ_ACTIONS, ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
+
+# The names under which a statement knows an asker: who acts, and for whom.
+ACTOR: Final = "actor"
+PRINCIPAL: Final = "principal"
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A resource that exists, and the roles the asking actor holds on it, directly, through groups and from above."""
+    """A resource that exists, and what the asking actor was granted on it, directly, through groups and from above."""
 
     ref: ResourceRef
     organization_id: UUID
     project_id: UUID | None
     row: Row[Any]
-    roles: frozenset[Role]
+    granted: frozenset[Action]
     only_actions: frozenset[Action] | None = None
     concerns_only_the_actor: bool = False
 
@@ -45,8 +49,7 @@ class Located:
     @property
     def actions(self) -> frozenset[Action]:
         """Everything the actor may do on it."""
-        held = actions_of(self.roles)
-        return held if self.only_actions is None else held & self.only_actions
+        return self.granted if self.only_actions is None else self.granted & self.only_actions
 
     @property
     def is_readable(self) -> bool:
@@ -66,7 +69,7 @@ class HeldGrant:
     @property
     def actions(self) -> frozenset[Action]:
         """What it carries: the role's actions, or those of them an API key was made for."""
-        held = actions_of([self.role])
+        held = ROLE_ACTIONS[self.role]
         return held if self.only_actions is None else held & self.only_actions
 
 
@@ -76,26 +79,29 @@ class PolicyEngine(Protocol):
     async def locate(
         self,
         connection: AsyncConnection,
-        actor: Actor,
+        asker: Asker,
         key: InstrumentedAttribute[Any],
         value: Any,
         at: datetime,
     ) -> Located | None:
-        """The row whose unique ``key`` has this value, with the actor's roles on it, in one statement; None when absent."""
+        """The row whose unique ``key`` has this value, with what the asker was granted on it, in one statement; None when absent."""
 
     async def list_grants(self, connection: AsyncConnection, resource: Located, at: datetime) -> list["HeldGrant"]:
         """Every live grant on the resource and above it, nearest first, then by actor."""
 
-    async def list_grants_of(self, connection: AsyncConnection, resource: Located, actor: Actor, at: datetime) -> list["HeldGrant"]:
-        """Those of them that count for the actor: his own, and those of groups he is in."""
+    async def list_grants_of(self, connection: AsyncConnection, resource: Located, asker: Asker, at: datetime) -> list["HeldGrant"]:
+        """Those of them that count for the asker: his own, and those of groups he is in."""
 
-    def visible_rows(self, model: type[Base], action: Action) -> ColumnElement[bool]:
-        """An SQL predicate that is true for the rows of ``model`` on which the actor named by ``asking`` may take the action."""
+    def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> ColumnElement[bool]:
+        """An SQL predicate that is true for the rows of ``model`` on which the asker may take the action.
 
-    def asking(self, actor: Actor, at: datetime) -> Mapping[str, Any]:
+        A statement may hold the predicates of several askers, each in a slot of its own.
+        """
+
+    def asking(self, asker: Asker, at: datetime, slot: str = ACTOR) -> Mapping[str, Any]:
         """The parameters of ``visible_rows``."""
 
-    async def holds_anywhere(self, connection: AsyncConnection, actor: Actor, action: Action, at: datetime) -> bool:
+    async def holds_anywhere(self, connection: AsyncConnection, asker: Asker, action: Action, at: datetime) -> bool:
         """Whether any grant gives the actor the action on anything."""
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 from app.core.permissions import Action
 from app.core.text import InvalidTextError, clean_identifier
@@ -56,18 +57,48 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenGroups:
+    """Groups that a token says its bearer is in. They count in one organization: the one its issuer speaks for."""
+
+    organization_id: UUID
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """An actor as the policy engine sees him: with the groups only his token tells of."""
+
+    actor: Actor
+    groups: TokenGroups | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """An actor together with how the service came to believe it.
 
-    ``method`` is ``header``, ``api_key``, ``anonymous`` or ``system``; it stands in every audit event. ``only_actions`` narrows
-    what the actor's roles carry, for keys that were made for less than their role.
+    ``method`` is ``header``, ``api_key``, ``jwt``, ``anonymous`` or ``system``; it stands in every audit event. ``only_actions``
+    narrows what the actor's roles carry, for credentials that were made for less. ``on_behalf_of`` is who the actor acts for:
+    what both may do, and no more, may be done. ``may_act_for_others`` is the right to name such a principal.
     """
 
     actor: Actor
     method: str
     only_actions: frozenset[Action] | None = None
+    groups: TokenGroups | None = None
+    on_behalf_of: "Identity | None" = None
+    may_act_for_others: bool = False
 
     @property
     def is_anonymous(self) -> bool:
         """Whether the caller showed nothing and acts as the configured fallback."""
         return self.method == "anonymous"
+
+    @property
+    def asker(self) -> Asker:
+        """The actor as the policy engine sees him."""
+        return Asker(self.actor, self.groups)
+
+    @property
+    def principal(self) -> Actor | None:
+        """Who the actor acts for, if for another."""
+        return self.on_behalf_of.actor if self.on_behalf_of is not None else None

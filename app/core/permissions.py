@@ -1,6 +1,6 @@
 """Actions, roles and the one table that says which role carries which action."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
@@ -125,7 +125,8 @@ SHARE_ACTIONS: Final = MappingProxyType(
 )
 
 
-def actions_of(roles: Iterable[Role]) -> frozenset[Action]:
+@cache
+def actions_of(roles: frozenset[Role]) -> frozenset[Action]:
     """The union of what the roles carry."""
     return frozenset().union(*(ROLE_ACTIONS[role] for role in roles))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.audit.trail import Origin
-from app.authn.resolver import Credentials
+from app.authn.proxies import Credentials
 from app.http.requests import request_info
 from app.http.runtime import Runtime, runtime_of
 from app.models.audit_event import MAX_USER_AGENT
@@ -23,6 +23,7 @@ async def open_work(request: Request) -> AsyncIterator[UnitOfWork]:
     peer = request.client.host if request.client else None
     identity = await runtime.resolver.resolve(Credentials(request.scope["headers"], peer))
     info.actor = identity.actor.subject
+    info.on_behalf_of = identity.principal.subject if identity.principal is not None else None
     origin = Origin(
         ip=runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for"))),
         user_agent=_printable(request.headers.get("user-agent")),

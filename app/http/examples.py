@@ -62,6 +62,7 @@ _VALUES: Final[dict[str, Any]] = {
     "is_active": True,
     "last_used_at": None,
     "last_used_ip": None,
+    "may_act_for_others": False,
     "media_type": "application/pdf",
     "member": {"type": "USER", "id": "bob"},
     "member_id": "bob",

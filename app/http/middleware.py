@@ -70,6 +70,7 @@ class EdgeMiddleware:
                 "request_id": info.request_id,
                 "correlation_id": info.correlation_id,
                 "actor": info.actor,
+                "on_behalf_of": info.on_behalf_of,
                 "method": scope["method"],
                 "route": route,
                 "status": info.status,

@@ -23,6 +23,7 @@ class RequestInfo:
     request_id: str
     correlation_id: str | None
     actor: str | None = None
+    on_behalf_of: str | None = None
     organization_id: str | None = None
     status: int = 0
 

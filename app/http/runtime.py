@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 
 from app.authn.api_keys import KeyUses
-from app.authn.resolver import ActorResolver, ProxyTrust
+from app.authn.proxies import ProxyTrust
+from app.authn.resolver import ActorResolver
 from app.blobs.store import BlobStore
 from app.unit_of_work import WorkContext
 

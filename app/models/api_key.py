@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import MAX_ENUM, Base, Json, Recorded, TenantOwned, Timestamp
@@ -29,6 +29,7 @@ class ApiKey(TenantOwned, Recorded, Base):
     actions: Mapped[list[str] | None] = mapped_column(Json)
     allowed_cidrs: Mapped[list[str] | None] = mapped_column(Json)
     parent_key_id: Mapped[UUID | None]
+    may_act_for_others: Mapped[bool] = mapped_column(server_default=false())
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp())
     revoked_at: Mapped[datetime | None] = mapped_column(Timestamp())
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp())

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Float, ForeignKeyConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import MAX_ACTOR, MAX_ENUM, Base, Json, Recorded, TenantOwned, Timestamp
+from app.db.base import MAX_ACTOR, MAX_ENUM, MAX_SUBJECT, Base, Json, Recorded, TenantOwned, Timestamp
 
 
 class Execution(TenantOwned, Recorded, Base):
@@ -21,6 +21,7 @@ class Execution(TenantOwned, Recorded, Base):
     status: Mapped[str] = mapped_column(String(MAX_ENUM))
     actor_type: Mapped[str] = mapped_column(String(MAX_ENUM))
     actor_id: Mapped[str] = mapped_column(String(MAX_ACTOR))
+    on_behalf_of: Mapped[str | None] = mapped_column(String(MAX_SUBJECT))
     target_type: Mapped[str | None] = mapped_column(String(MAX_ENUM))
     target_id: Mapped[UUID | None]
     correlation_id: Mapped[str | None] = mapped_column(String(256))

@@ -15,7 +15,7 @@ from app.audit.trail import Origin
 from app.authz.builtin import BuiltinPolicyEngine
 from app.authz.engine import Located
 from app.authz.tree import KEYS, SCOPES
-from app.core.actors import Actor, ActorType, Identity
+from app.core.actors import Actor, ActorType, Asker, Identity, TokenGroups
 from app.core.clock import now
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.core.permissions import ROLE_ACTIONS, Action, Role
@@ -39,7 +39,15 @@ MODELS: dict[ResourceType, Any] = {
 }
 LEVELS = tuple(MODELS)
 
-GIVING_WAYS = ("direct", "until later", "group", "nested group", "group until later")
+GIVING_WAYS = (
+    "direct",
+    "until later",
+    "group",
+    "nested group",
+    "group until later",
+    "group of the token",
+    "group above the group of the token",
+)
 EMPTY_WAYS = (
     "expired",
     "membership of the group expired",
@@ -48,6 +56,8 @@ EMPTY_WAYS = (
     "same-named group of the other tenant",
     "same-named inner group of the other tenant",
     "a user named like the group",
+    "group of a token that speaks for the other tenant",
+    "group above the group of a token that speaks for the other tenant",
 )
 
 
@@ -93,6 +103,12 @@ def rows_of(case: Case, on: Place, home: Place, other: Place) -> Rows:
         + group_grant,
         "a user named like the group": rows.member(home, outer, Actor(ActorType.USER, f"x{case.actor.id}"))
         + rows.grant(on, Actor(ActorType.GROUP, case.actor.id), case.role),
+        "group of the token": group_grant,
+        "group above the group of the token": rows.member(home, outer, as_inner) + group_grant,
+        "group of a token that speaks for the other tenant": group_grant,
+        "group above the group of a token that speaks for the other tenant": rows.member(home, outer, as_inner)
+        + rows.member(other, outer, as_inner)
+        + group_grant,
     }
     return groups + written[case.way]
 
@@ -101,16 +117,26 @@ def rows_of(case: Case, on: Place, home: Place, other: Place) -> Rows:
 class World:
     database: Database
     places: dict[ResourceType, Place]
+    other: Place
     cases: list[Case]
 
-    async def locate(self, connection: AsyncConnection, actor: Actor, place: Place) -> Located:
-        found = await ENGINE.locate(connection, actor, KEYS[place.ref.type], place.ref.id, now())
+    def asker(self, case: Case) -> Asker:
+        """The actor of a case, with the groups of his token, if his way is to have one."""
+        if "token" not in case.way:
+            return Asker(case.actor)
+        tenant = self.other if "other tenant" in case.way else self.places[ResourceType.ORGANIZATION]
+        name = ("inner-" if "above" in case.way else "outer-") + case.actor.id
+        return Asker(case.actor, TokenGroups(tenant.organization_id, frozenset({name, "of nobody"})))
+
+    async def locate(self, connection: AsyncConnection, case: Case, place: Place) -> Located:
+        found = await ENGINE.locate(connection, self.asker(case), KEYS[place.ref.type], place.ref.id, now())
         assert found is not None
         return found
 
-    def work(self, actor: Actor) -> UnitOfWork:
+    def work(self, case: Case) -> UnitOfWork:
         context = WorkContext(self.database, ENGINE, DeniedAttempts())
-        return UnitOfWork(context, Identity(actor, "header"), Origin(), is_read_only=True)
+        identity = Identity(case.actor, "header", groups=self.asker(case).groups)
+        return UnitOfWork(context, identity, Origin(), is_read_only=True)
 
 
 @pytest.fixture
@@ -128,14 +154,14 @@ async def world(database_url: str) -> AsyncIterator[World]:
         everything += rows_of(case, places[case.level], home, other)
     async with rows.open_database(database_url) as database:
         await rows.write(database, everything)
-        yield World(database, places, cases)
+        yield World(database, places, other, cases)
 
 
 async def test_a_role_carries_exactly_its_actions_however_it_is_held(world: World) -> None:
     wrong = []
     async with world.database.open_read() as connection:
         for case, asked in product(world.cases, LEVELS):
-            located = await world.locate(connection, case.actor, world.places[asked])
+            located = await world.locate(connection, case, world.places[asked])
             expected = case.expected(asked)
             wrong += [(case, asked.value, action.value) for action in Action if (action in located.actions) is not (action in expected)]
             assert located.ref == world.places[asked].ref
@@ -146,13 +172,14 @@ async def test_a_role_carries_exactly_its_actions_however_it_is_held(world: Worl
 
 async def test_a_list_holds_a_row_exactly_when_the_role_carries_the_action(world: World) -> None:
     wrong = []
-    ways = {"direct", "nested group", "same-named group of the other tenant"}
+    ways = {"direct", "nested group", "same-named group of the other tenant"} | {way for way in GIVING_WAYS + EMPTY_WAYS if "token" in way}
     async with world.database.open_read() as connection:
         for case, (asked, model), action in product([case for case in world.cases if case.way in ways], MODELS.items(), Action):
             if case.way != "direct" and action not in {Action.MEMBER_MANAGE, Action.METADATA_READ}:
                 continue
-            statement = select(model.id).where(ENGINE.visible_rows(model, action))
-            found = (await connection.execute(statement, dict(ENGINE.asking(case.actor, now())))).scalars().all()
+            asker = world.asker(case)
+            statement = select(model.id).where(ENGINE.visible_rows(model, action, asker))
+            found = (await connection.execute(statement, dict(ENGINE.asking(asker, now())))).scalars().all()
             if list(found) != ([world.places[asked].ref.id] if action in case.expected(asked) else []):
                 wrong.append((case, asked.value, action.value))
     assert wrong == []
@@ -161,7 +188,7 @@ async def test_a_list_holds_a_row_exactly_when_the_role_carries_the_action(world
 async def test_holding_an_action_anywhere_follows_the_matrix(world: World) -> None:
     async with world.database.open_read() as connection:
         for case, action in product(world.cases, (Action.ORGANIZATION_READ, Action.METADATA_READ, Action.MEMBER_MANAGE)):
-            held = await ENGINE.holds_anywhere(connection, case.actor, action, now())
+            held = await ENGINE.holds_anywhere(connection, world.asker(case), action, now())
             assert held is (action in case.expected(case.level)), (case, action)
 
 
@@ -172,17 +199,18 @@ async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_
     granted, grouped = Actor(ActorType.USER, "granted"), Actor(ActorType.USER, "grouped")
     everything += rows.grant(home, granted, Role.ORG_MEMBER, moment) + rows.group(home, "g") + rows.member(home, "g", grouped, moment)
     everything += rows.grant(home, Actor(ActorType.GROUP, "g"), Role.ORG_MEMBER)
-    statement = select(Organization.id).where(ENGINE.visible_rows(Organization, Action.ORGANIZATION_READ))
     async with rows.open_database(database_url) as database:
         await rows.write(database, everything)
         async with database.open_read() as connection:
             for actor, (at, is_live) in product((granted, grouped), ((moment - tick, True), (moment, False), (moment + tick, False))):
-                located = await ENGINE.locate(connection, actor, Organization.id, home.ref.id, at)
+                asker = Asker(actor)
+                located = await ENGINE.locate(connection, asker, Organization.id, home.ref.id, at)
                 assert located is not None
-                assert (located.roles == {Role.ORG_MEMBER}) is is_live
-                listed = (await connection.execute(statement, dict(ENGINE.asking(actor, at)))).all()
+                assert located.granted == (ROLE_ACTIONS[Role.ORG_MEMBER] if is_live else set())
+                statement = select(Organization.id).where(ENGINE.visible_rows(Organization, Action.ORGANIZATION_READ, asker))
+                listed = (await connection.execute(statement, dict(ENGINE.asking(asker, at)))).all()
                 assert bool(listed) is is_live
-                assert await ENGINE.holds_anywhere(connection, actor, Action.ORGANIZATION_READ, at) is is_live
+                assert await ENGINE.holds_anywhere(connection, asker, Action.ORGANIZATION_READ, at) is is_live
 
 
 class Statements:
@@ -204,7 +232,7 @@ class Statements:
 async def test_locating_is_one_statement_whatever_the_way(world: World) -> None:
     statements = Statements(world.database)
     for case, place in product(world.cases[: len(GIVING_WAYS + EMPTY_WAYS)], world.places.values()):
-        work = world.work(case.actor)
+        work = world.work(case)
         statements.take()
         await work.locate_ref(place.ref)
         assert len(statements.take()) == 1
@@ -213,7 +241,7 @@ async def test_locating_is_one_statement_whatever_the_way(world: World) -> None:
 
 async def test_a_list_is_one_statement_and_a_numbered_page_one_count_more(world: World) -> None:
     statements = Statements(world.database)
-    owner = next(case.actor for case in world.cases if case.role is Role.ORG_OWNER and case.way == "nested group")
+    owner = next(case for case in world.cases if case.role is Role.ORG_OWNER and case.way == "nested group")
     requests: dict[PageRequest | CursorRequest, int] = {
         PageRequest(0, 20, "created_at", descending=False): 2,
         CursorRequest(20, "created_at", descending=False, after=None, fingerprint=""): 1,

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, Float, Integer, String, Uuid, text
+from sqlalchemy import BigInteger, Boolean, Float, Integer, String, Uuid, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import TypeEngine
@@ -115,7 +115,14 @@ def native(kind: TypeEngine[Any]) -> tuple[str, int | None]:
         return "character varying", kind.length
     if kind is Json:
         return "jsonb", None
-    names = {Uuid: "uuid", Timestamp: "timestamp with time zone", BigInteger: "bigint", Integer: "integer", Float: "double precision"}
+    names = {
+        Uuid: "uuid",
+        Timestamp: "timestamp with time zone",
+        BigInteger: "bigint",
+        Integer: "integer",
+        Float: "double precision",
+        Boolean: "boolean",
+    }
     return next(name for cls, name in names.items() if isinstance(kind, cls)), None
 
 

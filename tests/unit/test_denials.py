@@ -4,9 +4,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from app.audit.denials import MAX_KEYS, DeniedAttempts
-from app.core.actors import Actor, ActorType
+from app.core.actors import Actor, ActorType, Identity
 
-MALLORY = Actor(ActorType.USER, "mallory")
+MALLORY = Identity(Actor(ActorType.USER, "mallory"), "header")
 
 
 def refuse(denials: DeniedAttempts, resource_id: UUID, asked: str = "DOCUMENT_READ") -> None:

@@ -43,9 +43,13 @@ def test_the_roles_with_an_action_are_those_that_carry_it() -> None:
 
 
 def test_roles_add_up() -> None:
-    assert actions_of([]) == frozenset()
-    assert actions_of([Role.DOCUMENT_VIEWER, Role.API_CALL_VIEWER]) == {Action.DOCUMENT_READ, Action.API_CALL_READ, Action.METADATA_READ}
-    assert actions_of(Role) == set(Action)
+    assert actions_of(frozenset()) == frozenset()
+    assert actions_of(frozenset({Role.DOCUMENT_VIEWER, Role.API_CALL_VIEWER})) == {
+        Action.DOCUMENT_READ,
+        Action.API_CALL_READ,
+        Action.METADATA_READ,
+    }
+    assert actions_of(frozenset(Role)) == set(Action)
 
 
 def test_a_role_fits_its_level_and_those_above() -> None:

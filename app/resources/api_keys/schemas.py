@@ -46,6 +46,8 @@ class ApiKeyCreate(Command):
     """Narrows the role to these of its actions."""
     allowed_cidrs: Annotated[list[Network], Field(min_length=1, max_length=MAX_CIDRS)] | None = None
     """Networks the key may be used from; anywhere when absent."""
+    may_act_for_others: bool = False
+    """Lets the key name in `X-SaaSBase-On-Behalf-Of` who it acts for; it may then do what both may do."""
     expires_at: Moment | None = None
     metadata: Metadata = Field(default_factory=dict)
 
@@ -81,6 +83,7 @@ class ApiKeyRead(Resource):
     role: Role
     actions: list[Action] | None
     allowed_cidrs: list[str] | None
+    may_act_for_others: bool
     organization_id: UUID
     project_id: UUID | None
     expires_at: datetime | None

@@ -34,7 +34,7 @@ class ApiKeyService:
 
         Raises:
             InvalidError: the role does not fit the scope, an action is not the role's, or the end lies in the past.
-            ForbiddenError: the key would hold what its maker does not, or outlive the key that makes it, or work from more networks.
+            ForbiddenError: the key would hold or may what its maker does not, or what a key makes would outlive it or work from elsewhere.
         """
         require_fit(scope, new.role)
         if new.actions is not None and (foreign := set(new.actions) - ROLE_ACTIONS[new.role]):
@@ -46,6 +46,8 @@ class ApiKeyService:
         if parent is not None:
             _forbid_outliving(parent, new.expires_at)
             _forbid_wandering(parent, new.allowed_cidrs)
+            if new.may_act_for_others and not parent.may_act_for_others:
+                raise ForbiddenError("A key that may not act for others makes none that may.", code="escalation")
         moment, token = now(), new_token()
         row = await self._keys.insert(
             {
@@ -59,6 +61,7 @@ class ApiKeyService:
                 "role": new.role.value,
                 "actions": sorted(set(new.actions)) if new.actions is not None else None,
                 "allowed_cidrs": new.allowed_cidrs,
+                "may_act_for_others": new.may_act_for_others,
                 "parent_key_id": parent.id if parent is not None else None,
                 "expires_at": new.expires_at,
                 "revoked_at": None,
@@ -77,7 +80,7 @@ class ApiKeyService:
         await MembershipRepository(self._work.session).grant(
             scope.organization_id, scope.project_id, scope.ref, actor, new.role, granted_by=self._work.actor, expires_at=new.expires_at
         )
-        self._record(AuditAction.API_KEY_CREATED, scope, row)
+        self._record(AuditAction.API_KEY_CREATED, scope, row, **({"may_act_for_others": True} if row.may_act_for_others else {}))
         self._work.record(AuditAction.MEMBERSHIP_GRANTED, scope, actor=actor.subject, origin="api_key", **_details(row))
         return ApiKeyCreated(api_key=ApiKeyRead.from_row(row), token=token.written)
 

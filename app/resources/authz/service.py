@@ -55,7 +55,7 @@ class AuthorizationService:
             raise UnauthenticatedError("Questions about authorization need an identity.")
         found = await work.find(ref)
         if actor == work.actor:
-            return found if found is not None and found.roles else None
+            return found if found is not None and found.granted else None
         if found is None or Action.MEMBER_MANAGE not in found.actions:
             raise NotFoundError
         return found

@@ -108,6 +108,8 @@ class ExecutionRead(Resource):
     status: ExecutionStatus
     actor: ActorRef
     """Who runs it."""
+    on_behalf_of: str | None
+    """Who it is run for, when the actor acts for another."""
     target: ResourceRefRead | None
     correlation_id: str | None
     parent_execution_id: UUID | None

@@ -42,7 +42,7 @@ class ExecutionService:
             raise InvalidError("names no execution of this organization", pointer="/parent_execution_id")
         if not await self._is_reachable(new, project):
             raise InvalidError("names nothing in this project", pointer="/target_id")
-        moment = now()
+        moment, principal = now(), self._work.identity.principal
         row = await self._executions.insert(
             {
                 **new.model_dump(),
@@ -53,6 +53,7 @@ class ExecutionService:
                 "status": ExecutionStatus.RUNNING.value,
                 "actor_type": self._work.actor.type.value,
                 "actor_id": self._work.actor.id,
+                "on_behalf_of": principal.subject if principal is not None else None,
                 "correlation_id": new.correlation_id or self._work.origin.correlation_id,
                 "started_at": moment,
                 "ended_at": None,

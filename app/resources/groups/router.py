@@ -35,7 +35,7 @@ async def open_groups(work: Work) -> GroupService:
 
 async def the_left_organization(organization: TheOrganization, key: ThisMember, work: Work) -> Located:
     """The organization whose group a member leaves; who can read it needs no further right to leave himself."""
-    return replace(organization, concerns_only_the_actor=key.actor == work.actor and organization.is_readable)
+    return replace(organization, concerns_only_the_actor=work.is_about_itself(key.actor) and organization.is_readable)
 
 
 Groups = Annotated[GroupService, Depends(open_groups)]

@@ -134,7 +134,7 @@ class GroupService:
         """
         if not await self._groups.has_member(group_id, key.actor):
             return
-        if key.actor != self._work.actor:
+        if not self._work.is_about_itself(key.actor):
             await self._forbid_more_than_held(group_id)
         await self._groups.remove_member(group_id, key.actor)
         self._work.record(AuditAction.GROUP_MEMBER_REMOVED, organization, group_id=group_id, member=key.actor.subject)

@@ -42,7 +42,7 @@ async def the_listed_resource(query: TheseGrants, work: Work) -> Located:
 async def the_resource_of_the_grant(key: ThisGrant, work: Work) -> Located:
     """The resource of the grant that the query names. Giving up what one holds oneself needs no right."""
     resource = await work.locate_ref(key.ref)
-    if key.actor == work.actor and await work.holds_directly(key.ref, key.role):
+    if work.is_about_itself(key.actor) and await work.holds_directly(key.ref, key.role):
         return replace(resource, concerns_only_the_actor=True)
     return resource
 

@@ -71,7 +71,7 @@ class MembershipService:
             ForbiddenError: the role carries an action that the caller does not hold here (his own grants he may always give up).
             ConflictError: the organization would be left without an owner.
         """
-        if key.actor != self._work.actor:
+        if not self._work.is_about_itself(key.actor):
             forbid_escalation(resource, key.role)
         is_ownership = key.role is Role.ORG_OWNER and key.ref.type is ResourceType.ORGANIZATION
         if is_ownership and not await self._memberships.count_other_owners(resource.organization_id, key.actor):

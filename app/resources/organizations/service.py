@@ -33,13 +33,13 @@ class OrganizationService:
 
         Raises:
             UnauthenticatedError: the caller is anonymous.
-            ForbiddenError: creation is switched off, or the caller is a group or an API key.
+            ForbiddenError: creation is switched off, or the caller is a group, an API key, or acts for another.
             ConflictError: the slug is taken.
         """
         work = self._work
         if work.identity.is_anonymous:
             raise UnauthenticatedError("Creating an organization needs an identity: its creator becomes its owner.")
-        if not self._may_create or work.actor.type not in _CREATORS:
+        if not self._may_create or work.actor.type not in _CREATORS or work.identity.principal is not None:
             raise ForbiddenError(f"{work.actor.subject} may not create organizations.")
         moment = now()
         ref = ResourceRef(ResourceType.ORGANIZATION, new_id())

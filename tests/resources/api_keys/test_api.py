@@ -14,7 +14,8 @@ from tests.support.keys import after, key_of, make_key, shows
 pytestmark = pytest.mark.anyio
 
 FIELDS = {
-    "id", "name", "prefix", "scope", "role", "actions", "allowed_cidrs", "organization_id", "project_id", "expires_at", "last_used_at",
+    "id", "name", "prefix", "scope", "role", "actions", "allowed_cidrs", "may_act_for_others",
+    "organization_id", "project_id", "expires_at", "last_used_at",
     "last_used_ip", "revoked_at", "metadata", "is_active", "created_at", "updated_at", "created_by_subject",
 }  # fmt: skip
 
@@ -32,6 +33,7 @@ async def test_a_new_key_is_shown_whole_with_its_token(alice: Caller, org: str) 
     assert set(key) == FIELDS
     assert re.fullmatch(rf"sbk_{key['prefix']}\.[0-9A-Za-z]{{49}}", made["token"])
     assert (key["name"], key["role"], key["metadata"], key["is_active"]) == ("ci", "PROJECT_EDITOR", {"m": 1}, True)
+    assert key["may_act_for_others"] is False
     assert (key["scope"], key["organization_id"], key["project_id"]) == ({"type": "PROJECT", "id": project["id"]}, org, project["id"])
     assert key["created_by_subject"] == "user:alice"
     assert [key[name] for name in ("actions", "allowed_cidrs", "expires_at", "last_used_at", "last_used_ip", "revoked_at")] == [None] * 6

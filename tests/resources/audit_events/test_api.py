@@ -128,11 +128,11 @@ async def _broken(_work: UnitOfWork) -> None:
     raise ConnectionError("the database is away")
 
 
-def _refusal(organization_id: str) -> tuple[Actor, dict[str, Any], str]:
+def _refusal(organization_id: str) -> tuple[Identity, dict[str, Any], str]:
     subject = Subject(ResourceRef(ResourceType.ORGANIZATION, UUID(organization_id)), UUID(organization_id))
     carl = Identity(Actor(ActorType.USER, "carl"), "header")
     event = make_event(carl, Origin(), AuditAction.ACCESS_DENIED, subject, {"asked_action": "x"}, outcome=Outcome.DENIED)
-    return carl.actor, event, "x"
+    return carl, event, "x"
 
 
 async def test_a_job_writes_refused_attempts_about_once_a_second(service: Service, alice: Caller, mallory: Caller) -> None:

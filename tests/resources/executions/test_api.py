@@ -13,7 +13,18 @@ from tests.support.record import new_call, new_execution, new_place
 pytestmark = pytest.mark.anyio
 
 FIELDS: Final = {
-    *("id", "organization_id", "project_id", "operation", "status", "actor", "target", "correlation_id", "parent_execution_id"),
+    *(
+        "id",
+        "organization_id",
+        "project_id",
+        "operation",
+        "status",
+        "actor",
+        "on_behalf_of",
+        "target",
+        "correlation_id",
+        "parent_execution_id",
+    ),
     *("agent_version", "model_provider", "model_name", "confidence", "warnings", "provenance", "started_at", "ended_at"),
     *("input", "output", "metadata", "created_at", "updated_at", "created_by_subject"),
 }
@@ -31,7 +42,17 @@ async def test_an_execution_starts_running_as_who_started_it(service: Service, a
     assert (execution["status"], execution["operation"]) == ("RUNNING", "op")
     assert execution["actor"] == {"type": "AGENT", "id": "summarizer"}
     assert execution["created_by_subject"] == "agent:summarizer"
-    absent = ("target", "correlation_id", "parent_execution_id", "agent_version", "model_provider", "model_name", "confidence", "ended_at")
+    absent = (
+        "on_behalf_of",
+        "target",
+        "correlation_id",
+        "parent_execution_id",
+        "agent_version",
+        "model_provider",
+        "model_name",
+        "confidence",
+        "ended_at",
+    )
     assert [execution[name] for name in absent] == [None] * len(absent)
     assert [execution[name] for name in ("provenance", "input", "output", "metadata", "warnings")] == [{}, {}, {}, {}, []]
     assert datetime.fromisoformat(execution["started_at"]).tzinfo is not None
