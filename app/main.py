@@ -19,6 +19,9 @@ from app.authn.api_keys import KeyVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver, ChainedActorResolver
 from app.authz.builtin import BuiltinPolicyEngine
+from app.authz.openfga import OpenFGAPolicyEngine
+from app.authz.openfga_client import OpenFGAClient
+from app.authz.outbox import Outbox
 from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError
 from app.core.actors import Actor
@@ -33,7 +36,7 @@ from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import RouteIndex
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
-from app.settings import OrganizationCreation, Settings, load_settings
+from app.settings import AuthorizationEngine, AuthorizationFallback, OrganizationCreation, Settings, SettingsError, load_settings
 from app.unit_of_work import WorkContext
 
 _log = logging.getLogger(__name__)
@@ -62,6 +65,24 @@ def make_database(settings: Settings) -> Database:
 def make_store(settings: Settings) -> DiskBlobStore:
     """The blob store the settings name."""
     return DiskBlobStore(settings.storage.local.base_path)
+
+
+def make_openfga_client(settings: Settings, *, needs_store: bool = True) -> OpenFGAClient:
+    """A client of the OpenFGA server and store the settings name; opens no connection yet.
+
+    Raises:
+        SettingsError: they name no store, and one is needed.
+    """
+    openfga = settings.authz.openfga
+    if needs_store and not openfga.store_id:
+        raise SettingsError("SAASBASE_AUTHZ__OPENFGA__STORE_ID: is empty; 'saasbase authz setup' makes a store and prints its id")
+    return OpenFGAClient(
+        openfga.url,
+        openfga.store_id,
+        model_id=openfga.model_id or None,
+        token=openfga.token.get_secret_value() if openfga.token else None,
+        timeout_seconds=openfga.timeout_seconds,
+    )
 
 
 async def prepare_schema(database: Database) -> None:
@@ -101,6 +122,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
             async with run_jobs(runtime.context, runtime.store, runtime.key_uses, plan):
                 yield
         finally:
+            await runtime.context.policy.aclose()
             await runtime.context.database.aclose()
             await runtime.store.aclose()
 
@@ -132,7 +154,7 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
     pepper = settings.api_keys.pepper.get_secret_value().encode()
     keys = KeyVerifier(database, pepper)
     return Runtime(
-        context=WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts()),
+        context=_make_context(settings, database),
         key_uses=keys.uses,
         pepper=pepper,
         store=make_store(settings),
@@ -143,6 +165,14 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
         max_upload_bytes=settings.storage.max_upload_bytes,
         may_create_organizations=settings.organizations.creation is OrganizationCreation.AUTHENTICATED,
     )
+
+
+def _make_context(settings: Settings, database: Database) -> WorkContext:
+    if settings.authz.engine is AuthorizationEngine.BUILTIN:
+        return WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts())
+    client = make_openfga_client(settings)
+    policy = OpenFGAPolicyEngine(client, falls_back=settings.authz.fallback is AuthorizationFallback.SQL)
+    return WorkContext(database, policy, DeniedAttempts(), Outbox(database, client))
 
 
 def _require_guards(routes: list[APIRoute]) -> None:

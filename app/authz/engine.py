@@ -84,7 +84,11 @@ class PolicyEngine(Protocol):
         value: Any,
         at: datetime,
     ) -> Located | None:
-        """The row whose unique ``key`` has this value, with what the asker was granted on it, in one statement; None when absent."""
+        """The row whose unique ``key`` has this value, with what the asker was granted on it, in one statement; None when absent.
+
+        Raises:
+            UnavailableError: the engine cannot decide now. Nothing is allowed then, and nothing denied.
+        """
 
     async def list_grants(self, connection: AsyncConnection, resource: Located, at: datetime) -> list["HeldGrant"]:
         """Every live grant on the resource and above it, nearest first, then by actor."""
@@ -103,6 +107,16 @@ class PolicyEngine(Protocol):
 
     async def holds_anywhere(self, connection: AsyncConnection, asker: Asker, action: Action, at: datetime) -> bool:
         """Whether any grant gives the actor the action on anything."""
+
+    async def check(self) -> None:
+        """See whether the engine can decide.
+
+        Raises:
+            UnavailableError: it cannot; the message says why, to whoever runs the service.
+        """
+
+    async def aclose(self) -> None:
+        """Close what it keeps open."""
 
 
 # The column that names each scope of a row, nearest first.

@@ -14,6 +14,8 @@ ALLOWED = {
         "app/db/migrations.py": "reads the schema's version, which belongs to no tenant",
         "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
         "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
+        "app/authz/outbox.py": "asks which organizations have changes to send",
+        "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
         "app/blobs/disk.py": "the blob store's method of the same name",
         "app/blobs/store.py": "the blob store's method of the same name",
@@ -22,6 +24,8 @@ ALLOWED = {
     "__table__": {
         "app/authz/builtin.py": "the policy engine's statements run before a tenant is pinned",
         "app/authn/api_keys.py": "the row of a key tells its tenant, so none is known before",
+        "app/authz/outbox.py": "sends the changes of every tenant, each in a transaction of its own",
+        "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
         "app/authz/memberships.py": "whether a caller holds a grant himself is asked before a tenant is pinned",
         "app/blobs/sweeper.py": "selects addresses of contents of every tenant",
         "app/db/repository.py": "reads a column's name, runs nothing",
@@ -37,6 +41,8 @@ ALLOWED = {
         "app/db/migrations.py": "changes the schema",
         "app/unit_of_work.py": "opens the fenced session on it",
         "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
+        "app/authz/outbox.py": "removes what was sent, organization by organization",
+        "app/authz/reconcile.py": "writes down what is to be repaired, organization by organization",
     },
     "reader": {"app/db/engine.py": "defines it", "app/unit_of_work.py": "opens the fenced session on it"},
     "pin": {

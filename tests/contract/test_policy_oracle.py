@@ -1,4 +1,4 @@
-"""The built-in policy engine against a brute-force oracle, in random worlds of two tenants that use the same names."""
+"""Every policy engine against a brute-force oracle, in random worlds of two tenants that use the same names."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from sqlalchemy import select
 
 from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin
-from app.authz.builtin import BuiltinPolicyEngine
 from app.authz.tree import SCOPES
 from app.core.actors import Actor, ActorType, Identity
 from app.core.permissions import Action, Role, actions_of
@@ -34,6 +33,7 @@ from app.models import (
 )
 from app.unit_of_work import UnitOfWork, WorkContext
 from tests.support import rows
+from tests.support.engines import Candidate
 from tests.support.rows import Place, Rows
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +82,7 @@ class World:
     database: Database
     places: list[Place]
     rows: Rows
+    candidate: Candidate
 
     async def tell(self, story: Story) -> None:
         homes = [place for place in self.places if place.ref.type is ResourceType.ORGANIZATION]
@@ -91,14 +92,15 @@ class World:
         for grant in story.grants:
             told += rows.grant(self.places[grant.place], grant.who, grant.role, grant.expires_at)
         await rows.write(self.database, told, instead_of=(Membership, GroupMember, Group))
+        await self.candidate.catch_up(self.database)
 
     def work(self, actor: Actor) -> UnitOfWork:
-        context = WorkContext(self.database, BuiltinPolicyEngine(), DeniedAttempts())
+        context = WorkContext(self.database, self.candidate.policy, DeniedAttempts())
         return UnitOfWork(context, Identity(actor, "header"), Origin(), is_read_only=True)
 
 
 @pytest.fixture
-async def world(database_url: str) -> AsyncIterator[World]:
+async def world(database_url: str, candidate: Candidate) -> AsyncIterator[World]:
     places: list[Place] = []
     written: Rows = []
     for name in ("one", "two"):
@@ -116,7 +118,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
     assert len(places) == TENANTS * PLACES_PER_TENANT
     async with rows.open_database(database_url) as database:
         await rows.write(database, written)
-        yield World(database, places, written)
+        yield World(database, places, written, candidate)
 
 
 def is_live(expires_at: datetime | None) -> bool:
