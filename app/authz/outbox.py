@@ -4,8 +4,11 @@ Nobody has to think of it: the session itself sees each statement that passes th
 """
 
 import asyncio
+import fcntl
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -75,19 +78,30 @@ class Outbox:
         return sent
 
     async def _send_batch(self, organization_id: UUID) -> int:
-        """Rows are removed only after OpenFGA has what they say, in a transaction that nobody else's batch overtakes.
+        """Rows are removed only after OpenFGA has what they say, and while nobody else sends for this organization.
 
-        SQLite's BEGIN IMMEDIATE is that turn already. PostgreSQL's is a lock on the organization's name: locks on rows would let
-        two senders share an organization, and a tuple be written again after another sender has deleted it.
+        Locks on rows would not do: two senders could share an organization, and a tuple be written again after the other has deleted it.
         """
+        if self._database.is_sqlite:
+            with _turn_by_file(self._database.url.database or "") as is_ours:
+                return await self._send_with_short_transactions(organization_id) if is_ours else 0
         async with self._database.writer.begin() as connection:
-            if not self._database.is_sqlite and not await _take_turn(connection, organization_id):
+            if not await _take_turn(connection, organization_id):
                 return 0
-            of_it = select(_UNSENT).where(_UNSENT.c.organization_id == organization_id).order_by(_UNSENT.c.seq).limit(MAX_WRITES)
-            rows = (await connection.execute(of_it)).all()
+            rows = await _waiting(connection, organization_id)
             if rows:
                 await self._tell(rows)
-                await connection.execute(delete(_UNSENT).where(_UNSENT.c.seq.in_([row.seq for row in rows])))
+                await _remove(connection, rows)
+        return len(rows)
+
+    async def _send_with_short_transactions(self, organization_id: UUID) -> int:
+        """SQLite has one writer at a time, and nobody shall wait for it until OpenFGA has answered."""
+        async with self._database.open_read() as connection:
+            rows = await _waiting(connection, organization_id)
+        if rows:
+            await self._tell(rows)
+            async with self._database.writer.begin() as connection:
+                await _remove(connection, rows)
         return len(rows)
 
     async def _tell(self, rows: Sequence[Row[Any]]) -> None:
@@ -102,6 +116,33 @@ class Outbox:
         if organization_id not in self._stuck:
             self._stuck.add(organization_id)
             _log.error("OpenFGA %s; changes of organization %s wait, SQL decides for it meanwhile", error, organization_id)
+
+
+async def _waiting(connection: AsyncConnection, organization_id: UUID) -> Sequence[Row[Any]]:
+    of_it = select(_UNSENT).where(_UNSENT.c.organization_id == organization_id)
+    return (await connection.execute(of_it.order_by(_UNSENT.c.seq).limit(MAX_WRITES))).all()
+
+
+async def _remove(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> None:
+    await connection.execute(delete(_UNSENT).where(_UNSENT.c.seq.in_([row.seq for row in rows])))
+
+
+@contextmanager
+def _turn_by_file(database: str) -> Iterator[bool]:
+    """A lock on a file beside the database, which ends with the process at the latest. Whether it is ours."""
+    handle = os.open(f"{database}-outbox", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield _lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _take_turn(connection: AsyncConnection, organization_id: UUID) -> bool:
