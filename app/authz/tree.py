@@ -1,6 +1,6 @@
 """The resource tree as the tables have it: by which columns a row hangs below its scopes, and by which a resource is found."""
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -44,3 +44,8 @@ KEYS: Final[dict[ResourceType, InstrumentedAttribute[Any]]] = {
     ResourceType.DOCUMENT: Document.id,
     ResourceType.API_CALL: ApiCall.id,
 }
+
+
+def model_of(resource_type: ResourceType) -> type[Base]:
+    """The table of a type of resource."""
+    return cast("type[Base]", KEYS[resource_type].class_)

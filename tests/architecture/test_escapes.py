@@ -21,6 +21,9 @@ ALLOWED = {
     },
     "__table__": {
         "app/authz/builtin.py": "the policy engine's statements run before a tenant is pinned",
+        "app/authz/subjects.py": "parts of the policy engine's statements",
+        "app/authz/bulk.py": "the policy engine's statements for many questions at once",
+        "app/authz/questions.py": "the rows behind a verdict, for resources that were located before",
         "app/authn/api_keys.py": "the row of a key tells its tenant, so none is known before",
         "app/authz/memberships.py": "whether a caller holds a grant himself is asked before a tenant is pinned",
         "app/blobs/sweeper.py": "selects addresses of contents of every tenant",

@@ -17,10 +17,13 @@ from tests.support.application import OPS, Operation, api_routes, make_app, oper
 # Grows with every resource: a walk that sees nothing must not pass.
 AT_LEAST = 31
 # Open to whoever is known; each has its rule in its service.
-PUBLIC = {"create_organization", "check_authorization", "explain_authorization", "list_effective_roles"}
+PUBLIC = {
+    *("create_organization", "check_authorization", "check_authorizations", "explain_authorization", "list_effective_roles"),
+    *("list_objects", "list_actions", "simulate_grants", "read_policy", "read_me"),
+}
 VERBS = {
     "GET": {"list", "read", "download", "explain"},
-    "POST": {"create", "grant", "add", "start", "complete", "fail", "rotate", "revoke", "check", "explain"},
+    "POST": {"create", "grant", "add", "start", "complete", "fail", "rotate", "revoke", "check", "explain", "list", "simulate"},
     "PATCH": {"update"},
     "DELETE": {"delete", "revoke", "remove", "prune"},
 }

@@ -226,6 +226,12 @@ OPEN: Final[Mapping[str, tuple[str, dict[str, Any], int]]] = {
     "check_authorization": ("/authz/check", {**_ABOUT_ONESELF, "action": "PROJECT_READ"}, 200),
     "explain_authorization": ("/authz/explain", {**_ABOUT_ONESELF, "action": "PROJECT_READ"}, 200),
     "list_effective_roles": ("/authz/effective-roles", _ABOUT_ONESELF, 200),
+    "check_authorizations": ("/authz/batch-check", {"checks": [{**_ABOUT_ONESELF, "action": "PROJECT_READ"}]}, 200),
+    "list_objects": ("/authz/list-objects", {"action": "PROJECT_READ", "resource_type": "PROJECT"}, 200),
+    "list_actions": ("/authz/list-actions", _ABOUT_ONESELF, 200),
+    "simulate_grants": ("/authz/simulate", {"grants": []}, 200),
+    "read_policy": ("/authz/policy", {}, 200),
+    "read_me": ("/me", {}, 200),
 }
 
 # Which action is asked where (AUTHORIZATION.md 2.1), said a second time: the matrix believes the routes, and this holds them to the design.
