@@ -11,12 +11,14 @@ from typing import Any, Final
 from app.authn.api_keys import KeyUses
 from app.blobs.store import BlobStore
 from app.blobs.sweeper import sweep
+from app.resources.executions.deadlines import end_overdue
 from app.unit_of_work import WorkContext, write_denials
 
 _log = logging.getLogger(__name__)
 
 DENIAL_INTERVAL_SECONDS: Final = 1.0
 KEY_USE_INTERVAL_SECONDS: Final = 2.0
+DEADLINE_INTERVAL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,11 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, pl
     async def write_uses() -> None:
         await key_uses.write(context.database)
 
+    async def end_overdue_executions() -> None:
+        await end_overdue(context)
+
     tasks = [
+        asyncio.create_task(_repeat(end_overdue_executions, DEADLINE_INTERVAL_SECONDS), name="executions past their deadline"),
         asyncio.create_task(_repeat(write_once, DENIAL_INTERVAL_SECONDS), name="denied attempts"),
         asyncio.create_task(_repeat(write_uses, KEY_USE_INTERVAL_SECONDS), name="last use of keys"),
         asyncio.create_task(_repeat(sweep_once, plan.sweep_interval_seconds), name="sweeper"),

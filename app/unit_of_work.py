@@ -62,6 +62,7 @@ class UnitOfWork:
         self._events: list[dict[str, Any]] = []
         self._listed: list[tuple[str, Asker, Action]] = []
         self._target: Located | None = None
+        self._must_commit = False
         self._after_commit: list[Callback] = []
         self._after_rollback: list[Callback] = []
         engine = context.database.reader if is_read_only else context.database.writer
@@ -115,6 +116,10 @@ class UnitOfWork:
         async with self._context.database.open_read() as connection:
             yield connection, self._context.policy
 
+    async def find_by(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
+        """``locate`` without an error, for what a body names: the caller decides what is told of it."""
+        return await self._find(key, value)
+
     async def find(self, ref: ResourceRef) -> Located | None:
         """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
         return await self._find(KEYS[ref.type], ref.id) if ref.type in KEYS else None
@@ -148,15 +153,19 @@ class UnitOfWork:
             async with self._context.database.open_read() as connection:
                 if not await self._context.policy.holds_anywhere(connection, self.identity.asker, action, now()):
                     raise self._hidden()
-        self._list_what([(slot, identity.asker, action) for slot, identity in self._parties])
+        self.confine_lists(action)
 
     def admit_survey(self, actor: Actor, action: Action) -> None:
         """Let the actor list what another may take the action on, as far as he himself manages members there."""
         managed = [(slot, identity.asker, Action.MEMBER_MANAGE) for slot, identity in self._parties]
         self._list_what([(ASKED, self.asker_of(actor), action), *managed])
 
+    def confine_lists(self, action: Action) -> None:
+        """Within the tenant the actor was admitted to, confine ``only_visible`` to what he may take the action on."""
+        self._list_what([(slot, identity.asker, action) for slot, identity in self._parties])
+
     def only_visible(self, statement: Select[Any], model: type[Base]) -> Select[Any]:
-        """Confine a select to the rows of ``model`` the actor was admitted to; all rows of the tenant when one is pinned."""
+        """Confine a select to the rows of ``model`` the actor was admitted to; all of the pinned tenant when nothing does."""
         if not self._listed:
             return statement
         visible = self._context.policy.visible_rows
@@ -173,6 +182,11 @@ class UnitOfWork:
             subject = Subject(subject.ref, subject.organization_id, subject.project_id)
         origin = self.origin if correlation_id is None else replace(self.origin, correlation_id=correlation_id)
         self._events.append(make_event(self.identity, origin, action, subject, details))
+
+    def is_its_own_record(self) -> None:
+        """Say that what was changed needs no audit event: the row itself says who and when, and nobody's rights or data depend on it."""
+        self._tenant_session.has_changed = False
+        self._must_commit = True
 
     def adopt(self, events: Iterable[dict[str, Any]]) -> None:
         """Write events that were made earlier with the commit."""
@@ -208,9 +222,10 @@ class UnitOfWork:
         if self._tenant_session.has_changed and not self._events:
             raise UnrecordedChangeError("a change without an audit event")
         self._tenant_session.require_no_objects()
-        if not self._events:  # nothing was changed: there is nothing to commit
+        if not self._events and not self._must_commit:  # nothing was changed: there is nothing to commit
             return
-        await self.session.execute(_INSERT_EVENTS, self._events)
+        if self._events:
+            await self.session.execute(_INSERT_EVENTS, self._events)
         # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
         self._after_rollback.clear()
         await self.session.commit()

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, String, bindparam, literal_column
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.sql.selectable import TableValuedAlias
 
@@ -55,6 +56,11 @@ def _text_at_in_postgresql(element: _TextAt, compiler: Any, **options: Any) -> s
 def each_text(parameter: str) -> TableValuedAlias:
     """The texts of a JSON array that comes as one parameter, as rows with a column ``value``: any number of them, one statement."""
     return _EachText(bindparam(parameter, type_=String())).table_valued("value", name=f"each_{parameter}")
+
+
+def each_text_in(array: InstrumentedAttribute[Any]) -> TableValuedAlias:
+    """The texts of a JSON array in a column, as rows with a column ``value``."""
+    return _EachText(array).table_valued("value", name="each_text")
 
 
 def each_array(parameter: str) -> TableValuedAlias:

@@ -15,6 +15,7 @@ ALLOWED = {
         "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
         "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
+        "app/resources/executions/deadlines.py": "asks which tenants have executions past their deadline",
         "app/blobs/disk.py": "the blob store's method of the same name",
         "app/blobs/store.py": "the blob store's method of the same name",
         "app/resources/documents/service.py": "the blob store's method of the same name",
@@ -29,10 +30,14 @@ ALLOWED = {
         "app/blobs/sweeper.py": "selects addresses of contents of every tenant",
         "app/db/repository.py": "reads a column's name, runs nothing",
     },
-    "open_system_work": {"app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant"},
+    "open_system_work": {
+        "app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant",
+        "app/resources/executions/deadlines.py": "ends executions past their deadline tenant by tenant",
+    },
     "text": {
         "app/db/engine.py": "SELECT 1",
         "app/db/migrations.py": "takes the advisory lock",
+        "app/models/execution.py": "the condition of a partial index",
     },
     "exec_driver_sql": {"app/db/engine.py": "BEGIN IMMEDIATE"},
     "writer": {

@@ -23,7 +23,10 @@ PUBLIC = {
 }
 VERBS = {
     "GET": {"list", "read", "download", "explain"},
-    "POST": {"create", "grant", "add", "start", "complete", "fail", "rotate", "revoke", "check", "explain", "list", "simulate"},
+    "POST": {
+        *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke"),
+        *("check", "explain", "list", "simulate"),
+    },
     "PATCH": {"update"},
     "DELETE": {"delete", "revoke", "remove", "prune"},
 }

@@ -138,6 +138,12 @@ def _execution_cases() -> Iterator[Case]:
     yield Case("list_child_executions", PROJECT, f"{one}/children")
     yield Case("complete_execution", PROJECT, f"{one}/complete", 200, _json(), fresh="execution_id")
     yield Case("fail_execution", PROJECT, f"{one}/fail", 200, _json(), fresh="execution_id")
+    yield Case("cancel_execution", PROJECT, f"{one}/cancel", 200, _json(), fresh="execution_id")
+    yield Case("beat_execution", PROJECT, f"{one}/heartbeat", 200, _json())
+    yield Case("add_execution_event", PROJECT, f"{one}/events", 201, _json(name="step"))
+    yield Case("list_execution_events", PROJECT, f"{one}/events")
+    yield Case("read_execution_tree", PROJECT, f"{one}/tree")
+    yield Case("read_execution_timeline", PROJECT, f"{one}/timeline")
 
 
 def _api_key_cases() -> Iterator[Case]:
@@ -274,7 +280,9 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
     ),
     Action.API_CALL_WRITE: frozenset({"update_api_call"}),
     Action.API_CALL_DELETE: frozenset({"delete_api_call"}),
-    Action.EXECUTION_CREATE: frozenset({"start_execution", "complete_execution", "fail_execution"}),
+    Action.EXECUTION_CREATE: frozenset(
+        {"start_execution", "complete_execution", "fail_execution", "cancel_execution", "beat_execution", "add_execution_event"}
+    ),
     Action.EXECUTION_READ: frozenset(
         {
             "list_executions",
@@ -282,6 +290,9 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
             "list_executions_of_correlation",
             "read_execution",
             "list_child_executions",
+            "list_execution_events",
+            "read_execution_tree",
+            "read_execution_timeline",
         }
     ),
     Action.DOCUMENT_SHARE: frozenset({"grant_role", "list_memberships", "revoke_role"}),

@@ -113,6 +113,7 @@ def execution(parent: Place) -> Rows:
         "actor_id": "tagger",
         "warnings": [],
         "provenance": {},
+        "tags": [],
         "started_at": BEGINNING,
         "input": {},
         "output": {},
