@@ -108,6 +108,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     app.state.runtime = runtime
     app.router.routes.append(RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
     app.include_router(ops.router)
+    if settings.web.metrics:
+        app.include_router(ops.metrics_router)
     app.include_router(docs.router)
     app.mount(docs.PREFIX, docs.static_files, name="static")
     app.add_middleware(EdgeMiddleware)

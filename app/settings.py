@@ -137,6 +137,8 @@ class WebSettings(Section):
     """Prefix of every API route; may be empty."""
     max_body_bytes: int = Field(default=1024**2, ge=1024)
     """Largest JSON body; a larger one is answered 413. Uploads have their own limit."""
+    metrics: bool = True
+    """false = no /metrics. It names no tenant and no caller, but shows anybody who can reach it how busy the service is."""
 
 
 class LogFormat(StrEnum):

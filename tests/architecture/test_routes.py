@@ -63,7 +63,7 @@ def test_every_route_has_a_guard_for_its_action_or_a_reason(routes: list[APIRout
 
 
 def test_nothing_else_is_served_beside_the_api(app: FastAPI) -> None:
-    assert other_paths(app) == {*OPS, "/openapi.json", "/docs", "/redoc", "/static"}
+    assert other_paths(app) == {*OPS, "/metrics", "/openapi.json", "/docs", "/redoc", "/static"}
 
 
 def test_the_documentation_has_exactly_the_routes(routes: list[APIRoute], documented: list[Operation], app: FastAPI) -> None:
