@@ -112,6 +112,8 @@ class ApiKeySettings(Section):
 
     pepper: SecretStr = SecretStr("development")
     """Secret that stored key hashes are made with; changing it makes every key invalid. Set your own in production."""
+    guess_limit: bool = True
+    """false = failed attempts slow nobody; for a load balancer that shows all callers under one address."""
 
 
 class OrganizationCreation(StrEnum):
