@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from app.api import RESOURCES
 from app.audit.denials import DeniedAttempts
 from app.authn.api_keys import KeyVerifier
+from app.authn.guesses import GuessLimiter
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver, ChainedActorResolver
 from app.authz.builtin import BuiltinPolicyEngine
@@ -108,6 +109,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     app.state.runtime = runtime
     app.router.routes.append(RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
     app.include_router(ops.router)
+    if settings.web.metrics:
+        app.include_router(ops.metrics_router)
     app.include_router(docs.router)
     app.mount(docs.PREFIX, docs.static_files, name="static")
     app.add_middleware(EdgeMiddleware)
@@ -131,12 +134,13 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
     database = make_database(settings)
     pepper = settings.api_keys.pepper.get_secret_value().encode()
     keys = KeyVerifier(database, pepper)
+    bearer = GuessLimiter(keys) if settings.api_keys.guess_limit else keys
     return Runtime(
         context=WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts()),
         key_uses=keys.uses,
         pepper=pepper,
         store=make_store(settings),
-        resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, keys),
+        resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, bearer),
         trust=trust,
         base_path=settings.web.base_path,
         max_body_bytes=settings.web.max_body_bytes,

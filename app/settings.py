@@ -112,6 +112,8 @@ class ApiKeySettings(Section):
 
     pepper: SecretStr = SecretStr("development")
     """Secret that stored key hashes are made with; changing it makes every key invalid. Set your own in production."""
+    guess_limit: bool = True
+    """false = failed attempts slow nobody; for a load balancer that shows all callers under one address."""
 
 
 class OrganizationCreation(StrEnum):
@@ -137,6 +139,8 @@ class WebSettings(Section):
     """Prefix of every API route; may be empty."""
     max_body_bytes: int = Field(default=1024**2, ge=1024)
     """Largest JSON body; a larger one is answered 413. Uploads have their own limit."""
+    metrics: bool = True
+    """false = no /metrics. It names no tenant and no caller, but shows anybody who can reach it how busy the service is."""
 
 
 class LogFormat(StrEnum):

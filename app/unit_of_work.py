@@ -26,6 +26,7 @@ from app.db.base import Base
 from app.db.engine import Database
 from app.db.tenancy import TenantSession, rows_filtered
 from app.models import AuditEvent
+from app.observability.metrics import FORBIDDEN, NOT_FOUND
 
 _log = logging.getLogger(__name__)
 
@@ -273,6 +274,7 @@ class UnitOfWork:
         return ForbiddenError(f"{self.actor.subject} may not {action.value} here.")
 
     def _hidden(self) -> AppError:
+        NOT_FOUND.inc()  # the invisible and the absent alike: a number that told them apart would tell who reads it
         return UnauthenticatedError("This needs an identity that may see it.") if self.identity.is_anonymous else NotFoundError()
 
     def _note_denial(self, target: Located, asked: str) -> None:
@@ -304,6 +306,7 @@ async def open_work(context: WorkContext, identity: Identity, origin: Origin, *,
         yield work
         await work.commit()
     except ForbiddenError as error:
+        FORBIDDEN.inc()
         work.note_refusal(error)
         raise
     finally:

@@ -10,7 +10,7 @@ from sqlalchemy import Table, bindparam, or_, select, update
 
 from app.core.actors import Actor, ActorType, Identity
 from app.core.clock import now
-from app.core.errors import UnauthenticatedError
+from app.core.errors import MalformedCredentialError, UnauthenticatedError
 from app.core.keys import hash_secret, read_token
 from app.core.permissions import Action
 from app.db.engine import Database
@@ -84,7 +84,7 @@ class KeyVerifier:
         """
         token = read_token(token_text)
         if token is None:
-            raise UnauthenticatedError(_REFUSED)
+            raise MalformedCredentialError(_REFUSED)
         async with self._database.open_read() as connection:
             found = (await connection.execute(_BY_PREFIX, {"prefix": token.prefix})).one_or_none()
         stored = found.hash if found is not None else "0" * 64

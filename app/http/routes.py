@@ -30,10 +30,11 @@ _PROBLEMS: Final = {
     415: "The body has the wrong content type",
     416: "The range cannot be satisfied",
     422: "A value cannot be accepted; `errors` says which",
+    429: "Too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
     503: "The service is busy or something it depends on does not answer; try again",
     507: "The store has no room for the content",
 }
-_ALWAYS: Final = (400, 401, 422, 503)
+_ALWAYS: Final = (400, 401, 422, 429, 503)
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 

@@ -69,7 +69,7 @@ def test_every_route_has_a_guard_for_its_action_or_a_reason(routes: list[APIRout
 
 
 def test_nothing_else_is_served_beside_the_api(app: FastAPI) -> None:
-    assert other_paths(app) == {*OPS, "/openapi.json", "/docs", "/redoc", "/static"}
+    assert other_paths(app) == {*OPS, "/metrics", "/openapi.json", "/docs", "/redoc", "/static"}
 
 
 def test_the_documentation_has_exactly_the_routes(routes: list[APIRoute], documented: list[Operation], app: FastAPI) -> None:
@@ -102,7 +102,7 @@ def test_path_parameters_carry_their_noun(routes: list[APIRoute]) -> None:
 def test_every_operation_documents_its_problems(documented: list[Operation]) -> None:
     for operation in documented:
         answers = operation.body["responses"]
-        expected = {"400", "401", "422", "503"} | set(_expected(operation))
+        expected = {"400", "401", "422", "429", "503"} | set(_expected(operation))
         assert expected <= set(answers), f"{operation.id} lacks {sorted(expected - set(answers))}"
         for status, answer in answers.items():
             if status >= "400":
