@@ -11,6 +11,7 @@ from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedErro
 _log = logging.getLogger(__name__)
 
 ON_BEHALF_OF_HEADER: Final = "X-SaaSBase-On-Behalf-Of"
+REFUSED: Final = "The Authorization header holds no valid credential."
 _PRINCIPALS: Final = frozenset({ActorType.USER, ActorType.SERVICE, ActorType.AGENT})
 
 
@@ -24,6 +25,7 @@ class ActorResolver(Protocol):
             UnauthenticatedError: a credential was shown and is not valid, or none was shown and there is no anonymous actor.
             BadRequestError: a header that names an actor cannot be read.
             ForbiddenError: the caller may not act for others, and wants to.
+            UnavailableError: what proves the credential cannot be had at the moment.
         """
 
 
@@ -35,6 +37,7 @@ class BearerVerifier(Protocol):
 
         Raises:
             UnauthenticatedError: it proves nothing.
+            UnavailableError: what would prove it cannot be had at the moment.
         """
 
 
@@ -111,5 +114,5 @@ def _read(header: str, values: list[bytes]) -> Actor:
 def _bearer_of(values: list[bytes]) -> str:
     scheme, _, token = values[0].decode("latin-1").partition(" ")
     if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
-        raise UnauthenticatedError("The Authorization header holds no valid credential.")
+        raise UnauthenticatedError(REFUSED)
     return token.strip()
