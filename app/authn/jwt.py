@@ -31,7 +31,7 @@ _SIGNATURES: Final = PyJWS(algorithms=[algorithm.value for algorithm in SigningA
 
 @dataclass(frozen=True, slots=True)
 class _Trusted:
-    reader: ClaimsReader
+    claims: ClaimsReader
     keys: IssuerKeys
 
 
@@ -85,8 +85,8 @@ class JwtVerifier:
             _SIGNATURES.decode(token, key, [algorithm.value])
         except PyJWTError as error:
             raise RefusedTokenError(type(error).__name__) from None
-        trusted.reader.require_valid(claims, now().timestamp())
-        return trusted.reader.identity(claims)
+        trusted.claims.require_valid(claims, now().timestamp())
+        return trusted.claims.identity(claims)
 
     def _named(self, header: dict[str, Any], claims: dict[str, Any]) -> tuple[_Trusted, SigningAlgorithm, str | None]:
         """Whom and what a token names, nothing of it believed yet; an address or a key it brings along is not even looked at."""
