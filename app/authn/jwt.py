@@ -24,7 +24,7 @@ from app.core.text import InvalidTextError, read_json_object
 _log = logging.getLogger(__name__)
 
 MAX_TOKEN: Final = 16 * 1024
-_FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")
+_FORM: Final = re.compile(r"([A-Za-z0-9_-]++)\.([A-Za-z0-9_-]++)\.[A-Za-z0-9_-]++")
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _SIGNATURES: Final = PyJWS(algorithms=[algorithm.value for algorithm in SigningAlgorithm])
 

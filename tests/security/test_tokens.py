@@ -1,19 +1,23 @@
 """Tokens through the service: whom they make the caller, what their groups, scopes and actors give and what they do not."""
 
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app.settings import Settings
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.support.answers import denied_events_of, events_of, read_problem
+from tests.support.cli import run_saasbase
 from tests.support.issuers import AUDIENCE, NAME, KeyServer, key_pair, run_key_server, token
 from tests.support.keys import key_of, make_key, shows
 from tests.support.record import new_execution, new_place
+from tests.support.server import run_server
 
 pytestmark = pytest.mark.anyio
 
@@ -265,3 +269,24 @@ async def test_subjects_of_two_issuers_are_never_the_same(many: Service) -> None
     await many.as_("user:alice").get(f"/organizations/{organization['id']}", 404)
     await corp.grant("ORGANIZATION", organization["id"], "user:partner|alice", "ORG_MEMBER")
     await partner.get(f"/organizations/{organization['id']}")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_server_is_told_of_its_issuers_by_the_environment(database_url: str, tmp_path: Path, keys: KeyServer) -> None:
+    issuers = json.dumps([{"issuer": NAME, "audience": AUDIENCE, "jwks_url": keys.url}])
+    with run_server(database_url, tmp_path, SAASBASE_JWT__ISSUERS=issuers, SAASBASE_LOG__LEVEL="DEBUG") as server:
+        for text, status in ((token("alice"), 201), (token("alice", exp=1), 401)):
+            headers = {"Authorization": f"Bearer {text}"}
+            answer = httpx.post(f"{server.url}/api/organizations", json={"slug": "acme"}, headers=headers, timeout=20)
+            assert answer.status_code == status, answer.text
+            assert text not in server.log
+            assert text.rpartition(".")[2] not in server.log
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
+def test_a_server_does_not_start_with_an_issuer_without_an_audience(tmp_path: Path) -> None:
+    issuers = json.dumps([{"issuer": NAME, "jwks_url": "https://issuer.example/keys"}])
+    ended = run_saasbase(tmp_path, "serve", "--port", "1", SAASBASE_JWT__ISSUERS=issuers)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == "saasbase: SAASBASE_JWT__ISSUERS__0__AUDIENCE: Field required\n"
