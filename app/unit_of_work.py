@@ -147,7 +147,7 @@ class UnitOfWork:
                 if not await self._context.policy.holds_anywhere(connection, self.identity.asker, action, now()):
                     raise self._hidden()
         if self.identity.only_actions is not None and action not in self.identity.only_actions:
-            raise ForbiddenError(f"This credential may not {action.value}.")
+            raise ForbiddenError(f"This key may not {action.value}.")
         self._listed = action
         self._tenant_session.list_parameters = {
             name: value

@@ -213,10 +213,11 @@ async def test_redirects_and_packed_answers_are_not_followed(keys: IssuerKeys, s
             await keys.find(RS256, "two")
         assert other.fetches == 0
     server.status, server.headers = 200, {"Content-Encoding": "gzip"}
-    server.body = gzip.compress(b" " * 10_000_000 + server.body)
-    clock.seconds += 1
-    with pytest.raises(UnavailableError):
-        await keys.find(RS256, "one")
+    for packed in (gzip.compress(server.body), gzip.compress(b" " * 10_000_000 + server.body)):
+        server.body = packed
+        clock.seconds += 1
+        with pytest.raises(UnavailableError):
+            await keys.find(RS256, "one")
 
 
 BROKEN = [b"", b"x", b"[]", b"{}", b'{"keys": {}}', b'{"keys": "x"}', b"\xff", b'{"keys": [], "keys": []}', b"[" * 100_000, b'{"keys":NaN}']

@@ -138,6 +138,15 @@ async def test_without_the_issuers_keys_the_service_is_unavailable_and_nobody_is
     assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["app.authn.jwks"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_client_of_the_issuers_is_closed_with_the_service(settings: Settings) -> None:
+    async with open_service(settings) as service:
+        await shows(service, token("alice")).get("/organizations")
+    tokens = service.runtime.tokens
+    assert tokens is not None
+    assert tokens._client.is_closed
+
+
 async def test_groups_of_a_token_count_in_the_organization_of_its_issuer_alone(alice: Caller, restarted: Any) -> None:
     bound, project = await new_place(alice)
     other, foreign = await new_place(alice)
