@@ -16,7 +16,9 @@ from starlette.requests import ClientDisconnect
 from app.api import RESOURCES
 from app.audit.denials import DeniedAttempts
 from app.authn.api_keys import KeyVerifier
+from app.authn.bearer import KeyOrTokenVerifier
 from app.authn.guesses import GuessLimiter
+from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver, ChainedActorResolver
 from app.authz.builtin import BuiltinPolicyEngine
@@ -82,7 +84,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
 
     Args:
         settings: the configuration; read from the environment when absent.
-        actor_resolver: decides who is calling, instead of the actor header and the anonymous actor.
+        actor_resolver: decides who is calling, instead of bearer credentials, the actor header and the anonymous actor.
 
     Raises:
         SettingsError: the environment holds a setting that cannot be used.
@@ -104,6 +106,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         finally:
             await runtime.context.database.aclose()
             await runtime.store.aclose()
+            if runtime.tokens is not None:
+                await runtime.tokens.aclose()
 
     app = FastAPI(title="SaaSBase Server", version=version(ops.DISTRIBUTION), docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.runtime = runtime
@@ -134,9 +138,12 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
     database = make_database(settings)
     pepper = settings.api_keys.pepper.get_secret_value().encode()
     keys = KeyVerifier(database, pepper)
-    bearer = GuessLimiter(keys) if settings.api_keys.guess_limit else keys
+    tokens = JwtVerifier(settings.jwt.issuers, settings.jwt.algorithms, settings.jwt.leeway_seconds) if settings.jwt.issuers else None
+    verifier = KeyOrTokenVerifier(keys, tokens) if tokens is not None else keys
+    bearer = GuessLimiter(verifier) if settings.api_keys.guess_limit else verifier
     return Runtime(
         context=WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts()),
+        tokens=tokens,
         key_uses=keys.uses,
         pepper=pepper,
         store=make_store(settings),

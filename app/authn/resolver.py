@@ -12,6 +12,7 @@ from app.observability.metrics import INVALID, MALFORMED, SLOWED
 _log = logging.getLogger(__name__)
 
 ON_BEHALF_OF_HEADER: Final = "X-SaaSBase-On-Behalf-Of"
+REFUSED: Final = "The Authorization header holds no valid credential."
 _PRINCIPALS: Final = frozenset({ActorType.USER, ActorType.SERVICE, ActorType.AGENT})
 
 
@@ -26,6 +27,7 @@ class ActorResolver(Protocol):
             TooManyAttemptsError: a credential was shown and not looked at, because too many before it were not valid.
             BadRequestError: a header that names an actor cannot be read.
             ForbiddenError: the caller may not act for others, and wants to.
+            UnavailableError: what proves the credential cannot be had at the moment.
         """
 
 
@@ -38,6 +40,7 @@ class BearerVerifier(Protocol):
         Raises:
             UnauthenticatedError: it proves nothing.
             TooManyAttemptsError: it was not looked at, because too many before it proved nothing.
+            UnavailableError: what would prove it cannot be had at the moment.
         """
 
 
@@ -121,5 +124,5 @@ def _read(header: str, values: list[bytes]) -> Actor:
 def _bearer_of(values: list[bytes]) -> str:
     scheme, _, token = values[0].decode("latin-1").partition(" ")
     if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
-        raise MalformedCredentialError("The Authorization header holds no valid credential.")
+        raise MalformedCredentialError(REFUSED)
     return token.strip()
