@@ -39,8 +39,8 @@ Access = Annotated[AccessService, Depends(open_access)]
 async def evaluate_access(asked: Evaluation, access: Access) -> Decision:
     """Decide whether a subject may take an action on a resource.
 
-    The AuthZEN form of `/authz/check`: the same decision. What you may not ask about is denied like what does not exist, with
-    `context.error.status` 404; a type, name or id that nothing here can have is denied with 400 there.
+    The AuthZEN form of `/authz/check`: the same decision. Where you may not ask about another, it is denied as where nothing is,
+    with `context.error.status` 404; a type, name or id that nothing here can have is denied with 400 there.
     """
     return await access.evaluate(asked)
 
