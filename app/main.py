@@ -28,7 +28,7 @@ from app.core.actors import Actor
 from app.core.errors import AppError
 from app.db.engine import Database, PoolLimits
 from app.db.migrations import migrate, require_head
-from app.http import docs, ops
+from app.http import docs, ops, well_known
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
 from app.http.problems import handle_error
@@ -112,6 +112,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     app = FastAPI(title="SaaSBase Server", version=version(ops.DISTRIBUTION), docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.runtime = runtime
     app.router.routes.append(RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
+    if settings.web.enabled:
+        app.include_router(well_known.router)
     app.include_router(ops.router)
     if settings.web.metrics:
         app.include_router(ops.metrics_router)

@@ -12,6 +12,7 @@ _VERSION: Final = "01980a3c-0000-7000-8000-000000000004"
 _CALL: Final = "01980a3c-0000-7000-8000-000000000007"
 _EXECUTION: Final = "01980a3c-0000-7000-8000-000000000008"
 _KEY: Final = "01980a3c-0000-7000-8000-00000000000a"
+_ACCESS: Final = "https://saas.example.com/api/access/v1"
 _MOMENT: Final = "2026-11-20T18:11:56.062552Z"
 
 _VALUES: Final[dict[str, Any]] = {
@@ -184,6 +185,22 @@ _VALUES_BY_TAG: Final[dict[str, dict[str, Any]]] = {
         "status": 404,
         "code": "not_found",
         "detail": "There is no such resource, or you may not see it.",
+    },
+    "authzen": {
+        "type": "project",
+        "id": _PROJECT,
+        "name": "PROJECT_READ",
+        "subject": {"type": "user", "id": "bob"},
+        "action": {"name": "PROJECT_READ"},
+        "resource": {"type": "project", "id": _PROJECT},
+        "decision": True,
+        "options": {"evaluations_semantic": "execute_all"},
+        "policy_decision_point": "https://saas.example.com",
+        "access_evaluation_endpoint": f"{_ACCESS}/evaluation",
+        "access_evaluations_endpoint": f"{_ACCESS}/evaluations",
+        "search_subject_endpoint": f"{_ACCESS}/search/subject",
+        "search_resource_endpoint": f"{_ACCESS}/search/resource",
+        "search_action_endpoint": f"{_ACCESS}/search/action",
     },
     "memberships": {"id": "01980a3c-0000-7000-8000-000000000005"},
     "audit-events": {"id": "01980a3c-0000-7000-8000-000000000006", "actor": {"type": "USER", "id": "alice"}},

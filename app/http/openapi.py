@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from app.http.examples import Examples
-from app.http.problems import Problem
+from app.http.problems import MALFORMED_IS_400, Problem
 from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import UNLIMITED
 
@@ -52,7 +52,8 @@ def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dic
 
 def _finish(operation: dict[str, Any]) -> None:
     actions = operation.get(ACTIONS)
-    operation.pop(UNLIMITED, None)
+    for flag in (UNLIMITED, MALFORMED_IS_400):
+        operation.pop(flag, None)
     for parameter in operation.get("parameters", ()):
         _drop_null(parameter["schema"])
     if actions is None and OPEN_BECAUSE not in operation:

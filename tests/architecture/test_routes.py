@@ -20,12 +20,13 @@ AT_LEAST = 31
 PUBLIC = {
     *("create_organization", "check_authorization", "check_authorizations", "explain_authorization", "list_effective_roles"),
     *("list_objects", "list_actions", "simulate_grants", "read_policy", "read_me"),
+    *("evaluate_access", "evaluate_accesses", "search_subjects", "search_resources", "search_actions"),
 }
 VERBS = {
     "GET": {"list", "read", "download", "explain"},
     "POST": {
         *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke"),
-        *("check", "explain", "list", "simulate"),
+        *("check", "explain", "list", "simulate", "evaluate", "search"),
     },
     "PATCH": {"update"},
     "DELETE": {"delete", "revoke", "remove", "prune"},

@@ -226,6 +226,12 @@ _ABOUT_ONESELF: Final = {
     "resource_id": "00000000-0000-0000-0000-000000000000",
 }
 
+_ACCESS: Final = {
+    "subject": {"type": "user", "id": "{actor_id}"},
+    "action": {"name": "PROJECT_READ"},
+    "resource": {"type": "project", "id": "00000000-0000-0000-0000-000000000000"},
+}
+
 # Operations without a guard, and the status an identified caller gets; anonymous callers get 401 all the same.
 OPEN: Final[Mapping[str, tuple[str, dict[str, Any], int]]] = {
     "create_organization": ("/organizations", {"slug": "new-{unique}"}, 201),
@@ -236,6 +242,11 @@ OPEN: Final[Mapping[str, tuple[str, dict[str, Any], int]]] = {
     "list_objects": ("/authz/list-objects", {"action": "PROJECT_READ", "resource_type": "PROJECT"}, 200),
     "list_actions": ("/authz/list-actions", _ABOUT_ONESELF, 200),
     "simulate_grants": ("/authz/simulate", {"grants": []}, 200),
+    "evaluate_access": ("/access/v1/evaluation", _ACCESS, 200),
+    "evaluate_accesses": ("/access/v1/evaluations", {**_ACCESS, "evaluations": [{}]}, 200),
+    "search_subjects": ("/access/v1/search/subject", _ACCESS, 200),
+    "search_resources": ("/access/v1/search/resource", _ACCESS, 200),
+    "search_actions": ("/access/v1/search/action", _ACCESS, 200),
     "read_policy": ("/authz/policy", {}, 200),
     "read_me": ("/me", {}, 200),
 }

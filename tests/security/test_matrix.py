@@ -19,7 +19,7 @@ from tests.security.operations import API_CALL, CASES, DESIGNED, DOCUMENT, OPEN,
 
 pytestmark = pytest.mark.anyio
 
-OPERATIONS_OF_THE_PROCESS = {"read_liveness", "read_readiness", "read_version"}
+OPERATIONS_OF_THE_PROCESS = {"read_liveness", "read_readiness", "read_version", "read_access_configuration"}
 
 
 @dataclass(frozen=True)

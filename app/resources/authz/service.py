@@ -97,6 +97,20 @@ class AuthorizationService:
         grants = await self._answers.grants_of(resource, actor) if resource is not None else []
         return [EffectiveRole.of(grant, ref) for grant in grants]
 
+    async def able(self, resource: Located, action: Action, *, expand: bool = True) -> dict[Actor, list[HeldGrant]]:
+        """Every actor who may take the action on the resource, each with all he holds there; with ``expand`` the members of groups too."""
+        held: defaultdict[Actor, list[HeldGrant]] = defaultdict(list)
+        grants = [grant for grant in await self._answers.grants_on(resource) if expand or action in grant.actions]
+        for grant in grants:
+            held[grant.actor].append(grant)
+        if expand:
+            groups = {grant.actor for grant in grants if grant.actor.type is ActorType.GROUP}
+            members = await self._answers.members_below(resource.organization_id, groups)
+            for group in groups:
+                for member, way in ways_up(members, group).items():
+                    held[member] += [replace(grant, via=way) for grant in grants if grant.actor == group]
+        return {actor: found for actor, found in held.items() if any(action in grant.actions for grant in found)}
+
     async def who_can(self, resource: Located, query: WhoCanQuery) -> tuple[list[Explanation], bool]:
         """Every actor who may take the action on the resource, by type and id, with his reasons; and whether there are more.
 
@@ -106,17 +120,7 @@ class AuthorizationService:
             InvalidError: the cursor names no actor.
         """
         after = _after(query.cursor)
-        held: defaultdict[Actor, list[HeldGrant]] = defaultdict(list)
-        grants = [grant for grant in await self._answers.grants_on(resource) if query.expand or query.action in grant.actions]
-        for grant in grants:
-            held[grant.actor].append(grant)
-        if query.expand:
-            groups = {grant.actor for grant in grants if grant.actor.type is ActorType.GROUP}
-            members = await self._answers.members_below(resource.organization_id, groups)
-            for group in groups:
-                for member, way in ways_up(members, group).items():
-                    held[member] += [replace(grant, via=way) for grant in grants if grant.actor == group]
-        able = {actor: found for actor, found in held.items() if any(query.action in grant.actions for grant in found)}
+        able = await self.able(resource, query.action, expand=query.expand)
         actors = sorted((actor for actor in able if after is None or _order(actor) > _order(after)), key=_order)
         shown = actors[: query.limit]
         scopes = resource.scopes
@@ -139,15 +143,27 @@ class AuthorizationService:
             after = decode_cursor(asked.cursor, bound_to).id if asked.cursor is not None else None
         except InvalidCursorError as error:
             raise InvalidError(str(error), pointer="/cursor", code="invalid_cursor") from None
-        if actor == self._work.actor:
-            await self._work.admit_everywhere(asked.action)
-        else:
-            self._work.admit_survey(actor, asked.action)
-        found, total = await self._answers.objects(asked.resource_type, after, asked.limit + 1)
+        found, total = await self.objects(actor, asked.action, asked.resource_type, after, asked.limit + 1)
         shown = found[: asked.limit]
         following = encode_cursor(Cursor(None, shown[-1]), bound_to) if len(found) > len(shown) else None
         items = [ResourceRefRead(type=asked.resource_type, id=found_id) for found_id in shown]
         return ObjectsRead(items=items, total_items=total, next_cursor=following, has_more=following is not None)
+
+    async def objects(
+        self, actor: Actor, action: Action, resource_type: ResourceType, after: UUID | None, limit: int
+    ) -> tuple[list[UUID], int]:
+        """The ids that ``list_objects`` tells, ``limit`` after one of them in order, and how many there are in all.
+
+        Raises:
+            UnauthenticatedError: the caller is anonymous.
+            ForbiddenError: the caller's credential was made for less.
+        """
+        self.require_identity()
+        if actor == self._work.actor:
+            await self._work.admit_everywhere(action)
+        else:
+            self._work.admit_survey(actor, action)
+        return await self._answers.objects(resource_type, after, limit)
 
     async def me(self) -> Me:
         """Who the caller is, and where."""
