@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -41,6 +42,7 @@ def serve(
     import uvicorn
 
     from app.main import make_database, make_openfga_client, make_store, prepare_schema
+    from app.observability.metrics import shared_folder
     from app.settings import AuthorizationEngine
 
     settings = _settings()
@@ -60,21 +62,22 @@ def serve(
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
     # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        proxy_headers=False,  # trust decisions look at the transport peer, so nobody may rewrite it
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=30,
-    )
+    with shared_folder() if settings.web.metrics and workers > 1 else nullcontext():
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            proxy_headers=False,  # trust decisions look at the transport peer, so nobody may rewrite it
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=30,
+        )
 
 
 @cli.command()

@@ -6,6 +6,7 @@ from app.http.routes import Routes
 from app.resources.api_calls.router import routes as api_calls
 from app.resources.api_keys.router import routes as api_keys
 from app.resources.audit_events.router import routes as audit_events
+from app.resources.authz.authzen.router import routes as authzen
 from app.resources.authz.router import routes as authz
 from app.resources.documents.router import routes as documents
 from app.resources.executions.router import routes as executions
@@ -24,5 +25,6 @@ RESOURCES: Final[tuple[Routes, ...]] = (
     groups,
     api_keys,
     authz,
+    authzen,
     audit_events,
 )

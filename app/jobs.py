@@ -12,6 +12,8 @@ from app.authn.api_keys import KeyUses
 from app.authz.outbox import Outbox
 from app.blobs.store import BlobStore
 from app.blobs.sweeper import sweep
+from app.observability.metrics import CONNECTIONS_IN_USE, CONNECTIONS_LIMIT
+from app.resources.executions.deadlines import end_overdue
 from app.unit_of_work import WorkContext, write_denials
 
 _log = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ _log = logging.getLogger(__name__)
 DENIAL_INTERVAL_SECONDS: Final = 1.0
 KEY_USE_INTERVAL_SECONDS: Final = 2.0
 OUTBOX_INTERVAL_SECONDS: Final = 1.0
+DEADLINE_INTERVAL_SECONDS: Final = 1.0
+MEASURE_INTERVAL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,20 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, pl
     async def write_uses() -> None:
         await key_uses.write(context.database)
 
+    async def end_overdue_executions() -> None:
+        await end_overdue(context)
+
+    async def measure_once() -> None:
+        in_use, limit = context.database.count_connections()
+        CONNECTIONS_IN_USE.set(in_use)
+        CONNECTIONS_LIMIT.set(limit)
+
     tasks = [
+        asyncio.create_task(_repeat(end_overdue_executions, DEADLINE_INTERVAL_SECONDS), name="executions past their deadline"),
         asyncio.create_task(_repeat(write_once, DENIAL_INTERVAL_SECONDS), name="denied attempts"),
         asyncio.create_task(_repeat(write_uses, KEY_USE_INTERVAL_SECONDS), name="last use of keys"),
         asyncio.create_task(_repeat(sweep_once, plan.sweep_interval_seconds), name="sweeper"),
+        asyncio.create_task(_repeat(measure_once, MEASURE_INTERVAL_SECONDS), name="measurements"),
     ]
     if context.outbox is not None:
         tasks.append(asyncio.create_task(_send(context.outbox), name="authorization outbox"))

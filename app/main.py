@@ -16,6 +16,9 @@ from starlette.requests import ClientDisconnect
 from app.api import RESOURCES
 from app.audit.denials import DeniedAttempts
 from app.authn.api_keys import KeyVerifier
+from app.authn.bearer import KeyOrTokenVerifier
+from app.authn.guesses import GuessLimiter
+from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver, ChainedActorResolver
 from app.authz.builtin import BuiltinPolicyEngine
@@ -28,7 +31,7 @@ from app.core.actors import Actor
 from app.core.errors import AppError
 from app.db.engine import Database, PoolLimits
 from app.db.migrations import migrate, require_head
-from app.http import docs, ops
+from app.http import docs, ops, well_known
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
 from app.http.problems import handle_error
@@ -102,7 +105,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
 
     Args:
         settings: the configuration; read from the environment when absent.
-        actor_resolver: decides who is calling, instead of the actor header and the anonymous actor.
+        actor_resolver: decides who is calling, instead of bearer credentials, the actor header and the anonymous actor.
 
     Raises:
         SettingsError: the environment holds a setting that cannot be used.
@@ -125,11 +128,17 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
             await runtime.context.policy.aclose()
             await runtime.context.database.aclose()
             await runtime.store.aclose()
+            if runtime.tokens is not None:
+                await runtime.tokens.aclose()
 
     app = FastAPI(title="SaaSBase Server", version=version(ops.DISTRIBUTION), docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.runtime = runtime
     app.router.routes.append(RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
+    if settings.web.enabled:
+        app.include_router(well_known.router)
     app.include_router(ops.router)
+    if settings.web.metrics:
+        app.include_router(ops.metrics_router)
     app.include_router(docs.router)
     app.mount(docs.PREFIX, docs.static_files, name="static")
     app.add_middleware(EdgeMiddleware)
@@ -153,12 +162,16 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
     database = make_database(settings)
     pepper = settings.api_keys.pepper.get_secret_value().encode()
     keys = KeyVerifier(database, pepper)
+    tokens = JwtVerifier(settings.jwt.issuers, settings.jwt.algorithms, settings.jwt.leeway_seconds) if settings.jwt.issuers else None
+    verifier = KeyOrTokenVerifier(keys, tokens) if tokens is not None else keys
+    bearer = GuessLimiter(verifier) if settings.api_keys.guess_limit else verifier
     return Runtime(
         context=_make_context(settings, database),
+        tokens=tokens,
         key_uses=keys.uses,
         pepper=pepper,
         store=make_store(settings),
-        resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, keys),
+        resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, bearer),
         trust=trust,
         base_path=settings.web.base_path,
         max_body_bytes=settings.web.max_body_bytes,

@@ -1,5 +1,6 @@
 """Everything that can be configured: environment variables with the prefix ``SAASBASE_`` and ``__`` between levels, or a ``.env`` file."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, Pyda
 from pydantic_settings import SettingsError as UnreadableError
 
 from app.core.actors import Actor, InvalidActorError
+from app.core.issuers import Issuer, SigningAlgorithm, require_distinct
 
 PREFIX = "SAASBASE_"
 MAX_SECONDS = 366 * 86400
@@ -49,6 +51,26 @@ def _actor_or_nobody(value: str) -> str:
         except InvalidActorError as error:
             raise ValueError(f"names no actor: {error}") from None
     return value
+
+
+def _issuers(value: Any) -> Any:
+    """Read the JSON list; an audience may be one text instead of a list."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else []
+        except (ValueError, RecursionError):  # its text repeats the value
+            value = None
+    if not isinstance(value, list | tuple) or not all(isinstance(issuer, dict | Issuer) for issuer in value):
+        raise ValueError("must be a JSON list of objects")
+    return [
+        {**issuer, "audience": [issuer["audience"]]} if isinstance(issuer, dict) and isinstance(issuer.get("audience"), str) else issuer
+        for issuer in value
+    ]
+
+
+def _distinct(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
+    require_distinct(issuers)
+    return issuers
 
 
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: _networks(_split(v)))]
@@ -112,6 +134,19 @@ class ApiKeySettings(Section):
 
     pepper: SecretStr = SecretStr("development")
     """Secret that stored key hashes are made with; changing it makes every key invalid. Set your own in production."""
+    guess_limit: bool = True
+    """false = failed attempts slow nobody; for a load balancer that shows all callers under one address."""
+
+
+class JwtSettings(Section):
+    """Tokens of OpenID Connect and OAuth issuers."""
+
+    issuers: Annotated[tuple[Issuer, ...], NoDecode, BeforeValidator(_issuers), AfterValidator(_distinct)] = ()
+    """JSON list of the issuers whose tokens are believed: issuer, audience, jwks_url and what the README tells of; empty = none."""
+    algorithms: Annotated[tuple[SigningAlgorithm, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)] = tuple(SigningAlgorithm)
+    """Comma-separated signature algorithms that are accepted."""
+    leeway_seconds: int = Field(default=30, ge=0, le=300)
+    """How far the clocks of issuers may differ from ours."""
 
 
 class AuthorizationEngine(StrEnum):
@@ -176,6 +211,8 @@ class WebSettings(Section):
     """Prefix of every API route; may be empty."""
     max_body_bytes: int = Field(default=1024**2, ge=1024)
     """Largest JSON body; a larger one is answered 413. Uploads have their own limit."""
+    metrics: bool = True
+    """false = no /metrics. It names no tenant and no caller, but shows anybody who can reach it how busy the service is."""
 
 
 class LogFormat(StrEnum):
@@ -225,6 +262,7 @@ class Settings(BaseSettings):
     actor: ActorSettings = ActorSettings()
     api_keys: ApiKeySettings = ApiKeySettings()
     authz: AuthorizationSettings = AuthorizationSettings()
+    jwt: JwtSettings = JwtSettings()
     organizations: OrganizationSettings = OrganizationSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
@@ -282,5 +320,7 @@ def _fault_lines(error: ValidationError) -> Iterator[str]:
         path = "__".join(str(part) for part in fault["loc"]).upper()
         name = path if path.startswith(PREFIX) else PREFIX + path
         yield f"{name}: " + (
-            "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+            "there is no such setting"
+            if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}
+            else fault["msg"].removeprefix("Value error, ")
         )

@@ -8,12 +8,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Select, and_, insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.audit.denials import DeniedAttempts, Key
 from app.audit.trail import Origin, Subject, make_event
-from app.authz.engine import ACTOR, PRINCIPAL, HeldGrant, Located, PolicyEngine
+from app.authz.engine import ACTOR, ASKED, PRINCIPAL, Located, PolicyEngine
 from app.authz.memberships import holds_directly
 from app.authz.outbox import SESSION_KEY, Outbox
 from app.authz.tree import KEYS
@@ -27,6 +27,7 @@ from app.db.base import Base
 from app.db.engine import Database
 from app.db.tenancy import TenantSession, rows_filtered
 from app.models import AuditEvent
+from app.observability.metrics import FORBIDDEN, NOT_FOUND
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ class UnitOfWork:
         self.expected_revision: int | None = None
         self._context = context
         self._events: list[dict[str, Any]] = []
-        self._listed: Action | None = None
+        self._listed: list[tuple[str, Asker, Action]] = []
         self._target: Located | None = None
+        self._must_commit = False
         self._after_commit: list[Callback] = []
         self._after_rollback: list[Callback] = []
         engine = context.database.reader if is_read_only else context.database.writer
@@ -108,13 +110,19 @@ class UnitOfWork:
         async with self._context.database.open_read() as connection:
             return await holds_directly(connection, ref, self.actor, role)
 
-    async def grants_on(self, resource: Located, actor: Actor | None = None) -> list[HeldGrant]:
-        """The live grants on a resource and above it; only those that count for ``actor`` when one is given."""
+    def asker_of(self, actor: Actor) -> Asker:
+        """An actor as the engine sees him; the token of this request tells of the groups of its own parties only."""
+        return next((identity.asker for _, identity in self._parties if identity.actor == actor), Asker(actor))
+
+    @asynccontextmanager
+    async def open_questions(self) -> AsyncIterator[tuple[AsyncConnection, PolicyEngine]]:
+        """For questions about authorization: the policy engine, and a connection that only reads."""
         async with self._context.database.open_read() as connection:
-            policy = self._context.policy
-            if actor is None:
-                return await policy.list_grants(connection, resource, now())
-            return await policy.list_grants_of(connection, resource, self._asker(actor), now())
+            yield connection, self._context.policy
+
+    async def find_by(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
+        """``locate`` without an error, for what a body names: the caller decides what is told of it."""
+        return await self._find(key, value)
 
     async def find(self, ref: ResourceRef) -> Located | None:
         """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
@@ -149,21 +157,23 @@ class UnitOfWork:
             async with self._context.database.open_read() as connection:
                 if not await self._context.policy.holds_anywhere(connection, self.identity.asker, action, now()):
                     raise self._hidden()
-        if self.identity.only_actions is not None and action not in self.identity.only_actions:
-            raise ForbiddenError(f"This key may not {action.value}.")
-        self._listed = action
-        self._tenant_session.list_parameters = {
-            name: value
-            for slot, identity in self._parties
-            for name, value in self._context.policy.asking(identity.asker, now(), slot).items()
-        }
+        self.confine_lists(action)
+
+    def admit_survey(self, actor: Actor, action: Action) -> None:
+        """Let the actor list what another may take the action on, as far as he himself manages members there."""
+        managed = [(slot, identity.asker, Action.MEMBER_MANAGE) for slot, identity in self._parties]
+        self._list_what([(ASKED, self.asker_of(actor), action), *managed])
+
+    def confine_lists(self, action: Action) -> None:
+        """Within the tenant the actor was admitted to, confine ``only_visible`` to what he may take the action on."""
+        self._list_what([(slot, identity.asker, action) for slot, identity in self._parties])
 
     def only_visible(self, statement: Select[Any], model: type[Base]) -> Select[Any]:
-        """Confine a select to the rows of ``model`` the actor was admitted to; all rows of the tenant when one is pinned."""
-        if self._listed is None:
+        """Confine a select to the rows of ``model`` the actor was admitted to; all of the pinned tenant when nothing does."""
+        if not self._listed:
             return statement
         visible = self._context.policy.visible_rows
-        predicates = [visible(model, self._listed, identity.asker, slot) for slot, identity in self._parties]
+        predicates = [visible(model, action, asker, slot) for slot, asker, action in self._listed]
         return rows_filtered(statement, model, and_(*predicates))
 
     def pin(self, organization_id: UUID) -> None:
@@ -176,6 +186,11 @@ class UnitOfWork:
             subject = Subject(subject.ref, subject.organization_id, subject.project_id)
         origin = self.origin if correlation_id is None else replace(self.origin, correlation_id=correlation_id)
         self._events.append(make_event(self.identity, origin, action, subject, details))
+
+    def is_its_own_record(self) -> None:
+        """Say that what was changed needs no audit event: the row itself says who and when, and nobody's rights or data depend on it."""
+        self._tenant_session.has_changed = False
+        self._must_commit = True
 
     def adopt(self, events: Iterable[dict[str, Any]]) -> None:
         """Write events that were made earlier with the commit."""
@@ -211,9 +226,10 @@ class UnitOfWork:
         if self._tenant_session.has_changed and not self._events:
             raise UnrecordedChangeError("a change without an audit event")
         self._tenant_session.require_no_objects()
-        if not self._events:  # nothing was changed: there is nothing to commit
+        if not self._events and not self._must_commit:  # nothing was changed: there is nothing to commit
             return
-        await self.session.execute(_INSERT_EVENTS, self._events)
+        if self._events:
+            await self.session.execute(_INSERT_EVENTS, self._events)
         # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
         self._after_rollback.clear()
         await self.session.commit()
@@ -240,9 +256,13 @@ class UnitOfWork:
         principal = self.identity.on_behalf_of
         return [(ACTOR, self.identity), *([(PRINCIPAL, principal)] if principal is not None else [])]
 
-    def _asker(self, actor: Actor) -> Asker:
-        """The actor as the engine sees him; the token of this request tells of the groups of its own parties only."""
-        return next((identity.asker for _, identity in self._parties if identity.actor == actor), Asker(actor))
+    def _list_what(self, listed: list[tuple[str, Asker, Action]]) -> None:
+        action = next(action for slot, _, action in listed if slot == ACTOR)
+        if self.identity.only_actions is not None and action not in self.identity.only_actions:
+            raise ForbiddenError(f"This credential may not {action.value}.")
+        self._listed = listed
+        asking, at = self._context.policy.asking, now()
+        self._tenant_session.list_parameters = {name: value for slot, asker, _ in listed for name, value in asking(asker, at, slot).items()}
 
     @property
     def _tenant_session(self) -> TenantSession:
@@ -257,6 +277,7 @@ class UnitOfWork:
         return ForbiddenError(f"{self.actor.subject} may not {action.value} here.")
 
     def _hidden(self) -> AppError:
+        NOT_FOUND.inc()  # the invisible and the absent alike: a number that told them apart would tell who reads it
         return UnauthenticatedError("This needs an identity that may see it.") if self.identity.is_anonymous else NotFoundError()
 
     def _note_denial(self, target: Located, asked: str) -> None:
@@ -288,6 +309,7 @@ async def open_work(context: WorkContext, identity: Identity, origin: Origin, *,
         yield work
         await work.commit()
     except ForbiddenError as error:
+        FORBIDDEN.inc()
         work.note_refusal(error)
         raise
     finally:

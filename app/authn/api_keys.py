@@ -8,9 +8,10 @@ from typing import Any, Final, cast
 
 from sqlalchemy import Table, bindparam, or_, select, update
 
+from app.authn.resolver import REFUSED
 from app.core.actors import Actor, ActorType, Identity
 from app.core.clock import now
-from app.core.errors import UnauthenticatedError
+from app.core.errors import MalformedCredentialError, UnauthenticatedError
 from app.core.keys import hash_secret, read_token
 from app.core.permissions import Action
 from app.db.engine import Database
@@ -38,7 +39,6 @@ _MARK_USED: Final = (  # another process may have written a later use already
     .where(_KEYS.c.id == bindparam("key_id"), or_(_KEYS.c.last_used_at.is_(None), _KEYS.c.last_used_at < bindparam("used_at")))
     .values(last_used_at=bindparam("used_at"), last_used_ip=bindparam("used_ip"))
 )
-_REFUSED: Final = "The API key is not valid."
 
 
 @dataclass(slots=True)
@@ -84,13 +84,13 @@ class KeyVerifier:
         """
         token = read_token(token_text)
         if token is None:
-            raise UnauthenticatedError(_REFUSED)
+            raise MalformedCredentialError(REFUSED)
         async with self._database.open_read() as connection:
             found = (await connection.execute(_BY_PREFIX, {"prefix": token.prefix})).one_or_none()
         stored = found.hash if found is not None else "0" * 64
         shown = hash_secret(token.secret, token.algorithm, self._pepper)
         if not hmac.compare_digest(shown, stored) or found is None or not _is_usable(found, address):
-            raise UnauthenticatedError(_REFUSED)
+            raise UnauthenticatedError(REFUSED)
         self.uses.note(found.id, address)
         actions = frozenset(map(Action, found.actions)) if found.actions is not None else None
         return Identity(Actor(ActorType.API_KEY, str(found.id)), "api_key", actions, may_act_for_others=found.may_act_for_others)

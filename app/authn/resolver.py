@@ -6,11 +6,13 @@ from typing import Final, Protocol
 
 from app.authn.proxies import Credentials, ProxyTrust
 from app.core.actors import Actor, ActorType, Identity, InvalidActorError
-from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
+from app.core.errors import BadRequestError, ForbiddenError, MalformedCredentialError, TooManyAttemptsError, UnauthenticatedError
+from app.observability.metrics import INVALID, MALFORMED, SLOWED
 
 _log = logging.getLogger(__name__)
 
 ON_BEHALF_OF_HEADER: Final = "X-SaaSBase-On-Behalf-Of"
+REFUSED: Final = "The Authorization header holds no valid credential."
 _PRINCIPALS: Final = frozenset({ActorType.USER, ActorType.SERVICE, ActorType.AGENT})
 
 
@@ -22,8 +24,10 @@ class ActorResolver(Protocol):
 
         Raises:
             UnauthenticatedError: a credential was shown and is not valid, or none was shown and there is no anonymous actor.
+            TooManyAttemptsError: a credential was shown and not looked at, because too many before it were not valid.
             BadRequestError: a header that names an actor cannot be read.
             ForbiddenError: the caller may not act for others, and wants to.
+            UnavailableError: what proves the credential cannot be had at the moment.
         """
 
 
@@ -35,6 +39,8 @@ class BearerVerifier(Protocol):
 
         Raises:
             UnauthenticatedError: it proves nothing.
+            TooManyAttemptsError: it was not looked at, because too many before it proved nothing.
+            UnavailableError: what would prove it cannot be had at the moment.
         """
 
 
@@ -63,7 +69,14 @@ class ChainedActorResolver:
     async def _of_bearer(self, shown: list[bytes], credentials: Credentials) -> Identity:
         """A credential that is not valid never falls through to a weaker proof."""
         forwarded = ",".join(value.decode("latin-1") for value in credentials.values_of("X-Forwarded-For"))
-        return await self._bearer.verify(_bearer_of(shown), self._trust.client_of(credentials.peer, forwarded))
+        try:
+            return await self._bearer.verify(_bearer_of(shown), self._trust.client_of(credentials.peer, forwarded))
+        except TooManyAttemptsError:
+            SLOWED.inc()
+            raise
+        except UnauthenticatedError as error:
+            (MALFORMED if isinstance(error, MalformedCredentialError) else INVALID).inc()
+            raise
 
     def _of_header(self, credentials: Credentials) -> Identity:
         named = credentials.values_of(self._header)
@@ -111,5 +124,5 @@ def _read(header: str, values: list[bytes]) -> Actor:
 def _bearer_of(values: list[bytes]) -> str:
     scheme, _, token = values[0].decode("latin-1").partition(" ")
     if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
-        raise UnauthenticatedError("The Authorization header holds no valid credential.")
+        raise MalformedCredentialError(REFUSED)
     return token.strip()

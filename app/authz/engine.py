@@ -1,6 +1,6 @@
 """The port of the policy engine, and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -15,9 +15,10 @@ from app.core.permissions import READ_ACTIONS, ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 
-# The names under which a statement knows an asker: who acts, and for whom.
+# The names under which a statement knows an asker: who acts, for whom, and who is asked about.
 ACTOR: Final = "actor"
 PRINCIPAL: Final = "principal"
+ASKED: Final = "asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,13 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class HeldGrant:
-    """A grant as it counts on a resource: who holds which role, given where."""
+    """A grant as it counts on a resource: who holds which role, given where; for an asker also through which groups, nearest first."""
 
     actor: Actor
     role: Role
     granted_on: ResourceRef
     only_actions: frozenset[Action] | None = None
+    via: tuple[Actor, ...] = ()
 
     @property
     def actions(self) -> frozenset[Action]:
@@ -90,12 +92,6 @@ class PolicyEngine(Protocol):
             UnavailableError: the engine cannot decide now. Nothing is allowed then, and nothing denied.
         """
 
-    async def list_grants(self, connection: AsyncConnection, resource: Located, at: datetime) -> list["HeldGrant"]:
-        """Every live grant on the resource and above it, nearest first, then by actor."""
-
-    async def list_grants_of(self, connection: AsyncConnection, resource: Located, asker: Asker, at: datetime) -> list["HeldGrant"]:
-        """Those of them that count for the asker: his own, and those of groups he is in."""
-
     def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> ColumnElement[bool]:
         """An SQL predicate that is true for the rows of ``model`` on which the asker may take the action.
 
@@ -108,6 +104,11 @@ class PolicyEngine(Protocol):
     async def holds_anywhere(self, connection: AsyncConnection, asker: Asker, action: Action, at: datetime) -> bool:
         """Whether any grant gives the actor the action on anything."""
 
+    async def judge(
+        self, connection: AsyncConnection, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime
+    ) -> "Judgements":
+        """What each asker was granted on each resource of one type, in one statement; a resource that is absent is absent here too."""
+
     async def check(self) -> None:
         """See whether the engine can decide.
 
@@ -118,6 +119,8 @@ class PolicyEngine(Protocol):
     async def aclose(self) -> None:
         """Close what it keeps open."""
 
+
+Judgements = Mapping[tuple[UUID, Actor], frozenset[Action]]
 
 # The column that names each scope of a row, nearest first.
 ScopeColumns = Mapping[ResourceType, InstrumentedAttribute[Any]]

@@ -26,6 +26,7 @@ from app.core.errors import UnavailableError
 from app.core.permissions import Action, roles_with
 from app.core.resources import ResourceRef
 from app.db.base import Base
+from app.observability.metrics import DECIDED_BY_SQL
 
 _log = logging.getLogger(__name__)
 
@@ -39,15 +40,11 @@ _NOBODYS: Final = UUID(int=0)
 
 
 class OpenFGAPolicyEngine(BuiltinPolicyEngine):
-    """Implements ``PolicyEngine``. One statement and one batch check for each located row.
-
-    ``decided_by_sql`` counts the rows that SQL decided because OpenFGA did not answer; it stays 0 without ``falls_back``.
-    """
+    """Implements ``PolicyEngine``. One statement and one batch check for each located row."""
 
     tells_unsent: ClassVar[bool] = True
 
     def __init__(self, client: OpenFGAClient, *, falls_back: bool = False) -> None:
-        self.decided_by_sql = 0
         self._client = client
         self._falls_back = falls_back
         self._is_down = False
@@ -69,7 +66,7 @@ class OpenFGAPolicyEngine(BuiltinPolicyEngine):
             self._note_failure(error)
             if not self._falls_back:
                 raise UnavailableError("Authorization cannot be decided now; nothing was changed. Try again.", code=CODE) from None
-            self.decided_by_sql += 1
+            DECIDED_BY_SQL.inc()
             return located
         self._note_success()
         return replace(located, granted=granted) if located is not None else None

@@ -1,13 +1,13 @@
 """The resource tree as the tables have it: by which columns a row hangs below its scopes, and by which a resource is found."""
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.authz.engine import ScopeColumns
 from app.core.resources import ResourceType
 from app.db.base import Base
-from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, Organization, Project
+from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, ExecutionEvent, Organization, Project
 
 # For each table that can be located or listed: the column that names each scope of a row, nearest first.
 SCOPES: Final[dict[type[Base], ScopeColumns]] = {
@@ -30,6 +30,7 @@ SCOPES: Final[dict[type[Base], ScopeColumns]] = {
     },
     # Executions and keys are no level of their own: what may be done to them is asked on the project or organization they belong to.
     Execution: {ResourceType.PROJECT: Execution.project_id, ResourceType.ORGANIZATION: Execution.organization_id},
+    ExecutionEvent: {ResourceType.PROJECT: ExecutionEvent.project_id, ResourceType.ORGANIZATION: ExecutionEvent.organization_id},
     ApiKey: {ResourceType.PROJECT: ApiKey.project_id, ResourceType.ORGANIZATION: ApiKey.organization_id},
     AuditEvent: {
         ResourceType.PROJECT: AuditEvent.project_id,
@@ -44,3 +45,8 @@ KEYS: Final[dict[ResourceType, InstrumentedAttribute[Any]]] = {
     ResourceType.DOCUMENT: Document.id,
     ResourceType.API_CALL: ApiCall.id,
 }
+
+
+def model_of(resource_type: ResourceType) -> type[Base]:
+    """The table of a type of resource."""
+    return cast("type[Base]", KEYS[resource_type].class_)

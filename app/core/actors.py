@@ -76,9 +76,9 @@ class Asker:
 class Identity:
     """An actor together with how the service came to believe it.
 
-    ``method`` is ``header``, ``api_key``, ``jwt``, ``anonymous`` or ``system``; it stands in every audit event. ``only_actions``
-    narrows what the actor's roles carry, for credentials that were made for less. ``on_behalf_of`` is who the actor acts for:
-    what both may do, and no more, may be done. ``may_act_for_others`` is the right to name such a principal.
+    ``method`` is ``header``, ``api_key``, ``jwt``, ``anonymous``, ``system``, or what a custom resolver calls it; it stands in every
+    audit event. ``only_actions`` narrows what the actor's roles carry, for credentials that were made for less. ``on_behalf_of`` is
+    who the actor acts for: what both may do, and no more, may be done. ``may_act_for_others`` is the right to name such a principal.
     """
 
     actor: Actor

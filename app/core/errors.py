@@ -25,6 +25,20 @@ class UnauthenticatedError(AppError):
     code = "unauthenticated"
 
 
+class MalformedCredentialError(UnauthenticatedError):
+    """What was shown has no form of a credential. For the caller it is the same; only the metrics tell it apart."""
+
+
+class TooManyAttemptsError(AppError):
+    """The caller has failed to prove an identity too often; the credential was not looked at."""
+
+    code = "too_many_attempts"
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("Too many attempts to prove an identity have failed. Try again later.")
+        self.retry_after_seconds = retry_after_seconds
+
+
 class ForbiddenError(AppError):
     """The caller can see the resource but may not do this."""
 

@@ -1,5 +1,6 @@
 """What text may enter the service: one set of rules for body, query, path, header, form field and file name."""
 
+import json
 import re
 from typing import Any
 
@@ -47,6 +48,21 @@ def is_storable(text: str) -> bool:
     return _NUL not in text and is_encodable(text)
 
 
+def read_json_object(text: bytes) -> dict[str, Any]:
+    """Read a JSON object of which every reader would read the same (RFC 8725, 2.4): no member twice, UTF-8, no NaN.
+
+    Raises:
+        InvalidTextError: it is not one.
+    """
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_members, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidTextError("is not JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidTextError("is not a JSON object")
+    return value
+
+
 def check_json(value: dict[str, Any]) -> dict[str, Any]:
     """Return a JSON object unchanged if every database can store it and every client read it back.
 
@@ -74,6 +90,17 @@ def check_json(value: dict[str, Any]) -> dict[str, Any]:
             raise InvalidTextError(f"is larger than {MAX_JSON_BYTES // 1024} KiB")
         level = below
     return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is named twice")
+    return members
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _text_size(text: str) -> int:

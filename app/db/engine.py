@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 SQLITE_READERS = 4
 MAX_PORT = 65535
@@ -141,6 +141,11 @@ class Database:
         """Ask the database the simplest question; raises what the driver raises."""
         async with asyncio.timeout(5), self.open_read() as connection:
             await connection.execute(text("SELECT 1"))
+
+    def count_connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many may be."""
+        pools = [pool for pool in {self.writer.pool, self.reader.pool} if isinstance(pool, QueuePool)]
+        return sum(pool.checkedout() for pool in pools), sum(pool.size() for pool in pools)
 
     def _sqlite_engine(self, **options: Any) -> AsyncEngine:
         engine = create_async_engine(

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import String, bindparam
+from sqlalchemy import ColumnElement, String, bindparam, literal_column
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.sql.selectable import TableValuedAlias
 
@@ -13,16 +14,60 @@ class _EachText(GenericFunction[Any]):
     inherit_cache = True
 
 
+class _EachArray(GenericFunction[Any]):
+    name = "saasbase_each_array"
+    inherit_cache = True
+
+
+class _TextAt(GenericFunction[str]):
+    name = "saasbase_text_at"
+    type = String()
+    inherit_cache = True
+
+
 @compiles(_EachText, "sqlite")
-def _each_in_sqlite(element: _EachText, compiler: Any, **options: Any) -> str:
+@compiles(_EachArray, "sqlite")
+def _each_in_sqlite(element: GenericFunction[Any], compiler: Any, **options: Any) -> str:
     return f"json_each({compiler.process(element.clauses, **options)})"
 
 
 @compiles(_EachText, "postgresql")
-def _each_in_postgresql(element: _EachText, compiler: Any, **options: Any) -> str:
+def _each_text_in_postgresql(element: _EachText, compiler: Any, **options: Any) -> str:
     return f"jsonb_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS jsonb))"
+
+
+@compiles(_EachArray, "postgresql")
+def _each_array_in_postgresql(element: _EachArray, compiler: Any, **options: Any) -> str:
+    return f"jsonb_array_elements(CAST({compiler.process(element.clauses, **options)} AS jsonb))"
+
+
+@compiles(_TextAt, "sqlite")
+def _text_at_in_sqlite(element: _TextAt, compiler: Any, **options: Any) -> str:
+    array, index = (compiler.process(part, **options) for part in element.clauses)
+    return f"json_extract({array}, '$[{index}]')"
+
+
+@compiles(_TextAt, "postgresql")
+def _text_at_in_postgresql(element: _TextAt, compiler: Any, **options: Any) -> str:
+    array, index = (compiler.process(part, **options) for part in element.clauses)
+    return f"({array} ->> {index})"
 
 
 def each_text(parameter: str) -> TableValuedAlias:
     """The texts of a JSON array that comes as one parameter, as rows with a column ``value``: any number of them, one statement."""
     return _EachText(bindparam(parameter, type_=String())).table_valued("value", name=f"each_{parameter}")
+
+
+def each_text_in(array: InstrumentedAttribute[Any]) -> TableValuedAlias:
+    """The texts of a JSON array in a column, as rows with a column ``value``."""
+    return _EachText(array).table_valued("value", name="each_text")
+
+
+def each_array(parameter: str) -> TableValuedAlias:
+    """The same for a JSON array of arrays; ``text_at`` reads into each."""
+    return _EachArray(bindparam(parameter, type_=String())).table_valued("value", name=f"each_{parameter}")
+
+
+def text_at(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
+    """The text at a place of a JSON array."""
+    return _TextAt(array, literal_column(str(index)))

@@ -94,7 +94,7 @@ def _fence(state: ORMExecuteState) -> Any:
         return None
     if state.is_update:
         _check_update(state)
-    return _confine(session.pin, state)
+    return _confine(session.pin, session.list_parameters, state)
 
 
 def _check_list(session: TenantSession, state: ORMExecuteState) -> None:
@@ -116,13 +116,13 @@ def _froms_of(statement: Select[Any]) -> Iterable[FromClause]:
     return {*statement.columns_clause_froms, *statement._from_obj, *named}  # noqa: SLF001
 
 
-def _confine(organization_id: UUID, state: ORMExecuteState) -> Any:
+def _confine(organization_id: UUID, list_parameters: Mapping[str, Any], state: ORMExecuteState) -> Any:
     if not isinstance(state.statement, Select | Update | Delete):
         raise TenancyError("criteria do not reach into text, even when it answers mapped classes")
     statement = state.statement.options(*_criteria())
     if not state.is_select:
         state.update_execution_options(synchronize_session=False)  # there are no objects in the session to keep in step
-    _bind(state, {_PIN: organization_id})
+    _bind(state, {**list_parameters, _PIN: organization_id})
     return state.invoke_statement(statement=statement)
 
 

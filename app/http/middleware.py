@@ -1,4 +1,4 @@
-"""The outermost ring, plain ASGI: request id, limits on headers, security headers, the access line, and an answer to every fault."""
+"""The outermost ring, plain ASGI: request id, header limit, security headers, access line, metrics, an answer to every fault."""
 
 import logging
 import time
@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.problems import HeadersTooLargeError, problem_of
 from app.http.requests import RequestInfo, request_info
+from app.observability.metrics import REQUESTS_IN_FLIGHT, observe_request
 
 _access = logging.getLogger("app.access")
 _log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class EdgeMiddleware:
                 ]
             await send(message)
 
+        REQUESTS_IN_FLIGHT.inc()
         try:
             _limit_headers(scope)
             await self._app(scope, receive, send_marked)
@@ -55,12 +57,15 @@ class EdgeMiddleware:
                 _log.exception("unforeseen error", extra={"request_id": info.request_id})
             await response(scope, receive, send_marked)
         finally:
-            self._write_access_line(scope, info, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", None)
+            REQUESTS_IN_FLIGHT.dec()
+            observe_request(scope["method"], route, info.status, seconds)
+            self._write_access_line(scope, info, route, seconds)
 
-    def _write_access_line(self, scope: Scope, info: RequestInfo, seconds: float) -> None:
+    def _write_access_line(self, scope: Scope, info: RequestInfo, route: str | None, seconds: float) -> None:
         if not _access.isEnabledFor(logging.INFO):
             return
-        route = getattr(scope.get("route"), "path", None)
         _access.info(
             "%s %s %s",
             scope["method"],

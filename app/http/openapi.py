@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from app.http.examples import Examples
-from app.http.problems import Problem
+from app.http.problems import MALFORMED_IS_400, Problem
 from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import UNLIMITED
 
@@ -15,7 +15,8 @@ DESCRIPTION: Final = """The multi-tenant back end of a SaaS product as one servi
 versions, roles and an audit trail.
 
 **Who is calling.** Behind a trusted proxy (and on your own machine with `make run`) the header shown under *Authorize* names the
-actor: `user:alice`, `service:billing`, `agent:tagger`. Every operation names the action it needs; roles on an organization reach
+actor: `user:alice`, `service:billing`, `agent:tagger`. A bearer credential is an API key, or a token (JWT) of an issuer this service
+was told to believe. Every operation names the action it needs; roles on an organization reach
 into everything below it.
 
 **Errors** are `application/problem+json` with a stable `code`. What you may not see answers like what does not exist: 404.
@@ -38,7 +39,7 @@ def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dic
             "name": actor_header,
             "description": "Names the actor, as `type:id`: `user:alice`. Believed only from trusted proxies.",
         },
-        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token (JWT) of a configured issuer."},
     }
     examples = Examples(components)
     for path in document["paths"].values():
@@ -51,7 +52,8 @@ def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dic
 
 def _finish(operation: dict[str, Any]) -> None:
     actions = operation.get(ACTIONS)
-    operation.pop(UNLIMITED, None)
+    for flag in (UNLIMITED, MALFORMED_IS_400):
+        operation.pop(flag, None)
     for parameter in operation.get("parameters", ()):
         _drop_null(parameter["schema"])
     if actions is None and OPEN_BECAUSE not in operation:

@@ -1,20 +1,23 @@
-"""Routes for whoever runs the service: alive, ready, which version. They need no identity and tell nothing about tenants."""
+"""Routes for whoever runs the service: alive, ready, which version, metrics. They need no identity and tell nothing about tenants."""
 
+import asyncio
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from app.blobs.store import BlobStoreError
 from app.core.errors import UnavailableError
 from app.db.errors import as_app_error
 from app.db.migrations import current_version, head_version
 from app.http.runtime import Runtime, runtime_of
+from app.observability import metrics
 
 DISTRIBUTION = "saasbase-server"
 
 router = APIRouter(tags=["operations"])
+metrics_router = APIRouter(include_in_schema=False)
 
 
 class Liveness(BaseModel):
@@ -71,6 +74,13 @@ async def read_readiness(request: Request) -> JSONResponse:
 async def read_version() -> Version:
     """The release and the schema it was made for."""
     return Version(name="SaaSBase Server", version=version(DISTRIBUTION), db_schema=head_version())
+
+
+@metrics_router.get("/metrics")
+async def read_metrics() -> Response:
+    """The numbers of all worker processes, for Prometheus."""
+    text = await asyncio.to_thread(metrics.render)
+    return Response(text, media_type=metrics.CONTENT_TYPE)
 
 
 async def _check_database(runtime: Runtime) -> tuple[str, str]:

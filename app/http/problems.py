@@ -28,6 +28,7 @@ STATUS: Final[dict[type[errors.AppError], int]] = {
     errors.TooLargeError: 413,
     errors.UnsupportedMediaTypeError: 415,
     errors.InvalidError: 422,
+    errors.TooManyAttemptsError: 429,
     errors.UnavailableError: 503,
 }
 _CODES: Final = {
@@ -41,6 +42,7 @@ _CODES: Final = {
     500: "internal_error",
     507: "store_full",
 }
+MALFORMED_IS_400: Final = "x-malformed-is-400"
 RETRY_AFTER_SECONDS: Final = "1"
 MAX_POINTER: Final = 200
 
@@ -81,7 +83,8 @@ def problem_of(scope: Scope, error: Exception) -> Response:  # noqa: PLR0911 - o
     if isinstance(error, errors.AppError):
         return _from_app_error(scope, error)
     if isinstance(error, RequestValidationError):
-        return make_problem(scope, 422, "invalid", "The request has values that cannot be accepted.", fields=_fields(error))
+        status, code = (400, None) if malformed_is_400(scope.get("route")) else (422, "invalid")
+        return make_problem(scope, status, code, "The request has values that cannot be accepted.", fields=_fields(error))
     if isinstance(error, HTTPException):
         return make_problem(scope, error.status_code, None, str(error.detail), headers=dict(error.headers or {}))
     if isinstance(error, StoreFullError):
@@ -96,6 +99,11 @@ def problem_of(scope: Scope, error: Exception) -> Response:  # noqa: PLR0911 - o
     if translated is not None:
         return _from_app_error(scope, translated)
     return make_problem(scope, 500, None, "Something went wrong on our side; the request_id finds it in the log.")
+
+
+def malformed_is_400(route: Any) -> bool:
+    """Whether the route speaks a protocol in which whatever is not of its schema is a 400: also what is 415 or 422 elsewhere."""
+    return bool((getattr(route, "openapi_extra", None) or {}).get(MALFORMED_IS_400))
 
 
 def make_problem(  # noqa: PLR0913 - the members of a problem
@@ -127,6 +135,8 @@ def _from_app_error(scope: Scope, error: errors.AppError) -> Response:
     headers = {}
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.TooManyAttemptsError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.UnavailableError):
         headers["Retry-After"] = RETRY_AFTER_SECONDS
     fields = None

@@ -9,7 +9,7 @@ from fastapi import params
 from fastapi.routing import APIRoute
 
 from app.http.guards import Allowance, Target, actions_named, guard
-from app.http.problems import MEDIA_TYPE, Problem
+from app.http.problems import MALFORMED_IS_400, MEDIA_TYPE, Problem
 from app.http.responses import ResourceResponse
 from app.http.routing import UNLIMITED
 from app.http.schemas import Resource
@@ -30,18 +30,23 @@ _PROBLEMS: Final = {
     415: "The body has the wrong content type",
     416: "The range cannot be satisfied",
     422: "A value cannot be accepted; `errors` says which",
+    429: "Too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
     503: "The service is busy or something it depends on does not answer; try again",
     507: "The store has no room for the content",
 }
-_ALWAYS: Final = (400, 401, 422, 503)
+_ALWAYS: Final = (400, 401, 422, 429, 503)
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Routes:
-    """The routes of one resource. Every one names an action and what it is asked on, or ``public`` and a reason."""
+    """The routes of one resource. Every one names an action and what it is asked on, or ``public`` and a reason.
 
-    def __init__(self, tag: str) -> None:
+    With ``malformed_is_400`` they answer 400 to whatever is not of their schema: for protocols that say so.
+    """
+
+    def __init__(self, tag: str, *, malformed_is_400: bool = False) -> None:
         self.tag = tag
+        self._malformed_is_400 = malformed_is_400
         self._declared: list[Callable[[str], APIRoute]] = []
 
     def build(self, base_path: str) -> list[APIRoute]:
@@ -88,6 +93,9 @@ class Routes:
         answers = {*_ALWAYS, *problems, *((403,) if dependencies else ()), *((404,) if "{" in path else ())}
         answers |= {409, 413, 415} if method in {"POST", "PATCH"} else set()
         answers |= {412} if method in {"PATCH", "DELETE"} and "{" in path else set()
+        answers -= {415} if self._malformed_is_400 else set()
+        flags = {UNLIMITED: True} if unlimited_body else {}
+        flags |= {MALFORMED_IS_400: True} if self._malformed_is_400 else {}
         documented = {status: _problem(status) for status in sorted(answers)} | (responses or {})
 
         def declare(endpoint: Endpoint) -> Endpoint:
@@ -106,7 +114,7 @@ class Routes:
                     description=description or summary,
                     dependencies=list(dependencies),
                     responses=documented,
-                    openapi_extra={**(openapi_extra or {}), **extra, **({UNLIMITED: True} if unlimited_body else {})},
+                    openapi_extra={**(openapi_extra or {}), **extra, **flags},
                     **options,
                 )
 

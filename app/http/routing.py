@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core.errors import UnsupportedMediaTypeError
+from app.core.errors import BadRequestError, UnsupportedMediaTypeError
+from app.http.problems import malformed_is_400
 
 _SEGMENT_END: Final = "/"
 UNLIMITED: Final = "x-unlimited-body"
@@ -102,7 +103,8 @@ def _require_json(scope: Scope, route: APIRoute) -> None:
         return
     main, _, kind = headers.get("content-type", "").partition(";")[0].strip().lower().partition("/")
     if main != "application" or not (kind == "json" or kind.endswith("+json")):
-        raise UnsupportedMediaTypeError("The body has to be application/json.")
+        wrong = BadRequestError if malformed_is_400(route) else UnsupportedMediaTypeError
+        raise wrong("The body has to be application/json.")
 
 
 def _limit_body(scope: Scope, receive: Receive, limit: int) -> Receive:

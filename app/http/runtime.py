@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 
 from app.authn.api_keys import KeyUses
+from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver
 from app.blobs.store import BlobStore
@@ -18,6 +19,7 @@ class Runtime:
     context: WorkContext
     store: BlobStore
     resolver: ActorResolver
+    tokens: JwtVerifier | None
     key_uses: KeyUses
     pepper: bytes = field(repr=False)
     trust: ProxyTrust

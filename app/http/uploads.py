@@ -11,6 +11,7 @@ from starlette.requests import Request
 from app.blobs.store import BlobStore, BlobWriter, StoredBlob
 from app.core.errors import BadRequestError, InvalidError, TooLargeError, UnsupportedMediaTypeError
 from app.core.text import MAX_JSON_BYTES
+from app.observability.metrics import UPLOADED_BYTES
 
 BATCH_BYTES: Final = 1024 * 1024
 BUFFER_BYTES: Final = BATCH_BYTES + 512 * 1024  # a batch, and what arrives with its last byte
@@ -58,7 +59,9 @@ async def receive_upload(request: Request, store: BlobStore, *, max_bytes: int) 
             form.feed(chunk)
             if form.filled >= BATCH_BYTES:
                 await writer.write(form.take_batch())
-        return await form.finish(writer)
+        upload = await form.finish(writer)
+    UPLOADED_BYTES.inc(upload.blob.size_bytes)
+    return upload
 
 
 class _FormReader:

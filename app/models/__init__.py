@@ -4,7 +4,7 @@ from app.models.api_call import ApiCall
 from app.models.api_key import ApiKey, ApiKeySecret
 from app.models.audit_event import AuditEvent
 from app.models.document import Document, DocumentVersion
-from app.models.execution import Execution
+from app.models.execution import Execution, ExecutionEvent
 from app.models.group import Group, GroupMember
 from app.models.membership import Membership
 from app.models.organization import Organization
@@ -19,6 +19,7 @@ __all__ = [
     "Document",
     "DocumentVersion",
     "Execution",
+    "ExecutionEvent",
     "Group",
     "GroupMember",
     "Membership",

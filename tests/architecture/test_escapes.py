@@ -17,12 +17,16 @@ ALLOWED = {
         "app/authz/outbox.py": "asks which organizations have changes to send",
         "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
+        "app/resources/executions/deadlines.py": "asks which tenants have executions past their deadline",
         "app/blobs/disk.py": "the blob store's method of the same name",
         "app/blobs/store.py": "the blob store's method of the same name",
         "app/resources/documents/service.py": "the blob store's method of the same name",
     },
     "__table__": {
         "app/authz/builtin.py": "the policy engine's statements run before a tenant is pinned",
+        "app/authz/subjects.py": "parts of the policy engine's statements",
+        "app/authz/bulk.py": "the policy engine's statements for many questions at once",
+        "app/authz/questions.py": "the rows behind a verdict, for resources that were located before",
         "app/authn/api_keys.py": "the row of a key tells its tenant, so none is known before",
         "app/authz/outbox.py": "sends the changes of every tenant, each in a transaction of its own",
         "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
@@ -30,10 +34,14 @@ ALLOWED = {
         "app/blobs/sweeper.py": "selects addresses of contents of every tenant",
         "app/db/repository.py": "reads a column's name, runs nothing",
     },
-    "open_system_work": {"app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant"},
+    "open_system_work": {
+        "app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant",
+        "app/resources/executions/deadlines.py": "ends executions past their deadline tenant by tenant",
+    },
     "text": {
         "app/db/engine.py": "SELECT 1",
         "app/db/migrations.py": "takes the advisory lock",
+        "app/models/execution.py": "the condition of a partial index",
     },
     "exec_driver_sql": {"app/db/engine.py": "BEGIN IMMEDIATE"},
     "writer": {

@@ -17,10 +17,17 @@ from tests.support.application import OPS, Operation, api_routes, make_app, oper
 # Grows with every resource: a walk that sees nothing must not pass.
 AT_LEAST = 31
 # Open to whoever is known; each has its rule in its service.
-PUBLIC = {"create_organization", "check_authorization", "explain_authorization", "list_effective_roles"}
+PUBLIC = {
+    *("create_organization", "check_authorization", "check_authorizations", "explain_authorization", "list_effective_roles"),
+    *("list_objects", "list_actions", "simulate_grants", "read_policy", "read_me"),
+    *("evaluate_access", "evaluate_accesses", "search_subjects", "search_resources", "search_actions"),
+}
 VERBS = {
     "GET": {"list", "read", "download", "explain"},
-    "POST": {"create", "grant", "add", "start", "complete", "fail", "rotate", "revoke", "check", "explain"},
+    "POST": {
+        *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke"),
+        *("check", "explain", "list", "simulate", "evaluate", "search"),
+    },
     "PATCH": {"update"},
     "DELETE": {"delete", "revoke", "remove", "prune"},
 }
@@ -63,7 +70,7 @@ def test_every_route_has_a_guard_for_its_action_or_a_reason(routes: list[APIRout
 
 
 def test_nothing_else_is_served_beside_the_api(app: FastAPI) -> None:
-    assert other_paths(app) == {*OPS, "/openapi.json", "/docs", "/redoc", "/static"}
+    assert other_paths(app) == {*OPS, "/metrics", "/openapi.json", "/docs", "/redoc", "/static"}
 
 
 def test_the_documentation_has_exactly_the_routes(routes: list[APIRoute], documented: list[Operation], app: FastAPI) -> None:
@@ -96,7 +103,7 @@ def test_path_parameters_carry_their_noun(routes: list[APIRoute]) -> None:
 def test_every_operation_documents_its_problems(documented: list[Operation]) -> None:
     for operation in documented:
         answers = operation.body["responses"]
-        expected = {"400", "401", "422", "503"} | set(_expected(operation))
+        expected = {"400", "401", "422", "429", "503"} | set(_expected(operation))
         assert expected <= set(answers), f"{operation.id} lacks {sorted(expected - set(answers))}"
         for status, answer in answers.items():
             if status >= "400":

@@ -44,7 +44,7 @@ def p95(sizes: list[int]) -> int:
 def test_handlers_are_short() -> None:
     found = {
         f"{path.parent.name}.{function.name}": body_lines(function)
-        for path in (ROOT / "app/resources").glob("*/router.py")
+        for path in (ROOT / "app/resources").rglob("router.py")
         for function in functions(path)
         if is_handler(function)
     }

@@ -25,6 +25,7 @@ from app.models import (
     Document,
     DocumentVersion,
     Execution,
+    ExecutionEvent,
     Group,
     GroupMember,
     Membership,
@@ -155,7 +156,7 @@ def oracle_rows(story: Story, world: World, actor: Actor, model: type[Base], act
 
 
 def _place_of(places: list[Place], model: type[Base], values: dict[str, Any]) -> Place:
-    if model in {AuditEvent, Execution, ApiKey}:  # these hang below a project or an organization, whatever they are about
+    if model in {AuditEvent, Execution, ExecutionEvent, ApiKey}:  # these hang below a project or an organization, whatever they are about
         wanted = values["project_id"] or values["organization_id"]
     else:
         wanted = values["document_id"] if model is DocumentVersion else values["id"]
@@ -216,7 +217,7 @@ async def test_the_engine_finds_the_roles_the_oracle_finds(world: World, story: 
 )
 async def test_a_list_shows_the_rows_the_oracle_shows(world: World, story: Story, caller: Actor, actions: set[Action]) -> None:
     await world.tell(story)
-    models: tuple[Any, ...] = (Organization, Project, Document, DocumentVersion, ApiCall, Execution, ApiKey, AuditEvent)
+    models: tuple[Any, ...] = (Organization, Project, Document, DocumentVersion, ApiCall, Execution, ExecutionEvent, ApiKey, AuditEvent)
     assert set(models) == set(SCOPES)
     reading = {Action.ORGANIZATION_READ, Action.PROJECT_READ, Action.DOCUMENT_READ}
     for action in sorted(actions | reading):

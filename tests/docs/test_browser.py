@@ -21,6 +21,7 @@ TAGS = [
     "groups",
     "api-keys",
     "authorization",
+    "authzen",
     "audit-events",
     "operations",
 ]

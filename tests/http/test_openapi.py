@@ -186,7 +186,7 @@ def test_another_header_and_base_path_stand_in_the_document(tmp_path: Path, monk
     monkeypatch.setenv("SAASBASE_WEB__BASE_PATH", "/v9")
     document = make_app(tmp_path).openapi()
     assert document["components"]["securitySchemes"]["actor"]["name"] == "X-Actor"
-    assert {path.split("/")[1] for path in document["paths"]} == {"v9", "livez", "readyz", "version"}
+    assert {path.split("/")[1] for path in document["paths"]} == {"v9", "livez", "readyz", "version", ".well-known"}
 
 
 def test_without_the_api_only_the_operations_routes_are_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.authz.openfga import OpenFGAPolicyEngine
 from app.authz.openfga_client import CircuitBreaker, OpenFGAClient, OpenFGADownError, OpenFGAError
 from app.authz.reconcile import reconcile
 from tests.conftest import Caller, Service, open_service
@@ -26,6 +25,12 @@ SAME = {"X-Request-ID": "same"}
 
 async def ready(service: Service) -> httpx.Response:
     return await service.client.get("/readyz")
+
+
+async def fallbacks(service: Service) -> float:
+    """What /metrics says."""
+    lines = (await service.client.get("/metrics")).text.splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith("saasbase_authorization_fallbacks_total"))
 
 
 async def until_allowed(caller: Caller, path: str) -> None:
@@ -119,15 +124,13 @@ async def test_sql_decides_when_it_may_and_says_so_once(
         alice, mallory = service.as_("user:alice"), service.as_("user:mallory")
         org = (await alice.new_organization())["id"]
         await send_all(service)
-        engine = service.runtime.context.policy
-        assert isinstance(engine, OpenFGAPolicyEngine)
-        assert engine.decided_by_sql == 0
+        before = await fallbacks(service)
         own_server.kill()
         with caplog.at_level(logging.WARNING, "app.authz.openfga"):
             for _ in range(4):
                 await alice.get(f"/organizations/{org}")
                 await mallory.get(f"/organizations/{org}", 404)
-        assert engine.decided_by_sql == 8
+        assert await fallbacks(service) - before == 8
         assert [record.getMessage().count("SQL decides") for record in caplog.records if record.name == "app.authz.openfga"] == [1]
         assert (await ready(service)).status_code == 503
 

@@ -138,6 +138,12 @@ def _execution_cases() -> Iterator[Case]:
     yield Case("list_child_executions", PROJECT, f"{one}/children")
     yield Case("complete_execution", PROJECT, f"{one}/complete", 200, _json(), fresh="execution_id")
     yield Case("fail_execution", PROJECT, f"{one}/fail", 200, _json(), fresh="execution_id")
+    yield Case("cancel_execution", PROJECT, f"{one}/cancel", 200, _json(), fresh="execution_id")
+    yield Case("beat_execution", PROJECT, f"{one}/heartbeat", 200, _json())
+    yield Case("add_execution_event", PROJECT, f"{one}/events", 201, _json(name="step"))
+    yield Case("list_execution_events", PROJECT, f"{one}/events")
+    yield Case("read_execution_tree", PROJECT, f"{one}/tree")
+    yield Case("read_execution_timeline", PROJECT, f"{one}/timeline")
 
 
 def _api_key_cases() -> Iterator[Case]:
@@ -220,12 +226,29 @@ _ABOUT_ONESELF: Final = {
     "resource_id": "00000000-0000-0000-0000-000000000000",
 }
 
+_ACCESS: Final = {
+    "subject": {"type": "user", "id": "{actor_id}"},
+    "action": {"name": "PROJECT_READ"},
+    "resource": {"type": "project", "id": "00000000-0000-0000-0000-000000000000"},
+}
+
 # Operations without a guard, and the status an identified caller gets; anonymous callers get 401 all the same.
 OPEN: Final[Mapping[str, tuple[str, dict[str, Any], int]]] = {
     "create_organization": ("/organizations", {"slug": "new-{unique}"}, 201),
     "check_authorization": ("/authz/check", {**_ABOUT_ONESELF, "action": "PROJECT_READ"}, 200),
     "explain_authorization": ("/authz/explain", {**_ABOUT_ONESELF, "action": "PROJECT_READ"}, 200),
     "list_effective_roles": ("/authz/effective-roles", _ABOUT_ONESELF, 200),
+    "check_authorizations": ("/authz/batch-check", {"checks": [{**_ABOUT_ONESELF, "action": "PROJECT_READ"}]}, 200),
+    "list_objects": ("/authz/list-objects", {"action": "PROJECT_READ", "resource_type": "PROJECT"}, 200),
+    "list_actions": ("/authz/list-actions", _ABOUT_ONESELF, 200),
+    "simulate_grants": ("/authz/simulate", {"grants": []}, 200),
+    "evaluate_access": ("/access/v1/evaluation", _ACCESS, 200),
+    "evaluate_accesses": ("/access/v1/evaluations", {**_ACCESS, "evaluations": [{}]}, 200),
+    "search_subjects": ("/access/v1/search/subject", _ACCESS, 200),
+    "search_resources": ("/access/v1/search/resource", _ACCESS, 200),
+    "search_actions": ("/access/v1/search/action", _ACCESS, 200),
+    "read_policy": ("/authz/policy", {}, 200),
+    "read_me": ("/me", {}, 200),
 }
 
 # Which action is asked where (AUTHORIZATION.md 2.1), said a second time: the matrix believes the routes, and this holds them to the design.
@@ -268,7 +291,9 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
     ),
     Action.API_CALL_WRITE: frozenset({"update_api_call"}),
     Action.API_CALL_DELETE: frozenset({"delete_api_call"}),
-    Action.EXECUTION_CREATE: frozenset({"start_execution", "complete_execution", "fail_execution"}),
+    Action.EXECUTION_CREATE: frozenset(
+        {"start_execution", "complete_execution", "fail_execution", "cancel_execution", "beat_execution", "add_execution_event"}
+    ),
     Action.EXECUTION_READ: frozenset(
         {
             "list_executions",
@@ -276,6 +301,9 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
             "list_executions_of_correlation",
             "read_execution",
             "list_child_executions",
+            "list_execution_events",
+            "read_execution_tree",
+            "read_execution_timeline",
         }
     ),
     Action.DOCUMENT_SHARE: frozenset({"grant_role", "list_memberships", "revoke_role"}),

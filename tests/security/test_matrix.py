@@ -1,5 +1,7 @@
 """Every operation x every kind of caller: the status follows from the role table and the action the route declares alone."""
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,7 +19,7 @@ from tests.security.operations import API_CALL, CASES, DESIGNED, DOCUMENT, OPEN,
 
 pytestmark = pytest.mark.anyio
 
-OPERATIONS_OF_THE_PROCESS = {"read_liveness", "read_readiness", "read_version"}
+OPERATIONS_OF_THE_PROCESS = {"read_liveness", "read_readiness", "read_version", "read_access_configuration"}
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,11 @@ async def world(service: Service) -> World:
     return World(service, founder, await make_branch(founder), count())
 
 
+def filled(body: dict[str, Any], **words: str) -> dict[str, Any]:
+    text = re.sub(r"\{(unique|actor_id)\}", lambda found: words[found[1]], json.dumps(body))
+    return dict(json.loads(text))
+
+
 def method_of(service: Service, operation: str) -> str:
     methods = routes_of(service.app)[operation].methods or set()
     assert len(methods) == 1
@@ -212,7 +219,7 @@ async def test_open_operations_still_refuse_anonymous_callers(world: World) -> N
     for operation, (path, body, success) in OPEN.items():
         for kind in KINDS:
             words = {"unique": f"{kind.name}".replace("_", "-"), "actor_id": kind.name}
-            sent = {key: value.format(**words) for key, value in body.items()}
+            sent = filled(body, **words)
             method = method_of(world.service, operation)
             response = await world.service.as_(kind.subject).request(method, path, None, **{"params" if method == "GET" else "json": sent})
             assert response.status_code == (401 if kind.is_anonymous else success), (operation, kind.name)

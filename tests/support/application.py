@@ -12,7 +12,7 @@ from app.main import create_app
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-OPS = {"/livez", "/readyz", "/version"}
+OPS = {"/livez", "/readyz", "/version", "/.well-known/authzen-configuration"}
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 

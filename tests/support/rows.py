@@ -20,6 +20,7 @@ from app.models import (
     Document,
     DocumentVersion,
     Execution,
+    ExecutionEvent,
     Group,
     GroupMember,
     Membership,
@@ -102,9 +103,10 @@ def api_call(parent: Place) -> tuple[Place, Rows]:
 
 
 def execution(parent: Place) -> Rows:
-    """An execution of a project."""
+    """An execution of a project, and something it told."""
+    execution_id = uuid4()
     row = {
-        "id": uuid4(),
+        "id": execution_id,
         "organization_id": parent.organization_id,
         "project_id": parent.ref.id,
         "operation": "tag",
@@ -113,13 +115,25 @@ def execution(parent: Place) -> Rows:
         "actor_id": "tagger",
         "warnings": [],
         "provenance": {},
+        "tags": [],
         "started_at": BEGINNING,
         "input": {},
         "output": {},
         "metadata": {},
         **_RECORDED,
     }
-    return [(Execution, row)]
+    told = {
+        "id": uuid4(),
+        "organization_id": parent.organization_id,
+        "project_id": parent.ref.id,
+        "execution_id": execution_id,
+        "occurred_at": BEGINNING,
+        "name": "step",
+        "data": {},
+        "created_at": BEGINNING,
+        "created_by_subject": "agent:tagger",
+    }
+    return [(Execution, row), (ExecutionEvent, told)]
 
 
 def api_key(scope: Place) -> Rows:

@@ -1,13 +1,36 @@
 """Answers questions about authorization from the rows that decide requests, so an answer and a request cannot disagree."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
 from app.authz.engine import HeldGrant, Located
-from app.core.actors import Actor
-from app.core.errors import NotFoundError, UnauthenticatedError
-from app.core.permissions import Action, roles_with
-from app.core.resources import ResourceRef
+from app.authz.questions import ways_up
+from app.core.actors import Actor, ActorType, InvalidActorError
+from app.core.errors import InvalidError, NotFoundError, UnauthenticatedError
+from app.core.pagination import Cursor, InvalidCursorError, decode_cursor, encode_cursor, fingerprint
+from app.core.permissions import Action
+from app.core.resources import ResourceRef, ResourceType
 from app.http.schemas import ActorRef, ResourceRefRead
-from app.resources.authz.schemas import EffectiveRole, Explanation, Source
+from app.models import ApiKey
+from app.resources.authz.explaining import explain
+from app.resources.authz.repository import AuthorizationRepository
+from app.resources.authz.schemas import (
+    MAX_LISTED,
+    AuthorizationQuestion,
+    EffectiveRole,
+    Explanation,
+    Me,
+    MyKey,
+    MyOrganization,
+    ObjectsQuestion,
+    ObjectsRead,
+    WhoCanQuery,
+)
 from app.unit_of_work import UnitOfWork
+
+Question = tuple[Actor, ResourceRef]
 
 
 class AuthorizationService:
@@ -15,73 +38,186 @@ class AuthorizationService:
 
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
+        self._answers = AuthorizationRepository(work)
 
-    async def check(self, actor: Actor, action: Action, ref: ResourceRef) -> bool:
+    async def check(self, asked: AuthorizationQuestion) -> bool:
         """Whether the actor may take the action. False for what does not exist, or what oneself may not see.
 
         Raises:
             NotFoundError: asked about another without MEMBER_MANAGE on the resource.
         """
-        resource = await self._open(actor, ref)
-        return any(action in grant.actions for grant in await self._grants(resource, actor))
+        return asked.action in await self.actions(asked.actor, asked.ref)
 
-    async def explain(self, actor: Actor, action: Action, ref: ResourceRef) -> Explanation:
-        """The same with its reasons; for a denial, what is held and what would do."""
-        resource = await self._open(actor, ref)
-        return _explain(actor, action, ref, resource, await self._grants(resource, actor))
+    async def actions(self, actor: Actor, ref: ResourceRef) -> frozenset[Action]:
+        """Everything the actor may do on a resource; the same rules as ``check``, one statement."""
+        self.require_identity()
+        (found,) = await self.judge([(actor, ref)])
+        if found is None:
+            raise NotFoundError
+        return found
+
+    async def batch_check(self, asked: Sequence[AuthorizationQuestion]) -> list[bool | None]:
+        """The answers in order, None where the caller may not ask; one statement for each type of resource."""
+        self.require_identity()
+        granted = await self.judge([(question.actor, question.ref) for question in asked])
+        return [None if found is None else question.action in found for question, found in zip(asked, granted, strict=True)]
+
+    async def judge(self, asked: Sequence[Question]) -> list[frozenset[Action] | None]:
+        """What each actor may do on each resource, None where the caller may not ask."""
+        parties = [party for party in (self._work.actor, self._work.identity.principal) if party is not None]
+        wanted: defaultdict[ResourceType, set[tuple[UUID, Actor]]] = defaultdict(set)
+        for actor, ref in asked:
+            wanted[ref.type].update((ref.id, one) for one in (actor, *parties))
+        granted: dict[tuple[ResourceType, UUID, Actor], frozenset[Action]] = {}
+        for type_, pairs in wanted.items():
+            for (resource_id, actor), actions in (await self._answers.judge(type_, pairs)).items():
+                granted[type_, resource_id, actor] = actions
+
+        def answer(actor: Actor, ref: ResourceRef) -> frozenset[Action] | None:
+            mine = self._work.identity.only_actions
+            for party in parties:
+                theirs = granted.get((ref.type, ref.id, party), frozenset())
+                mine = theirs if mine is None else mine & theirs
+            if actor == self._work.actor:
+                return mine
+            return granted.get((ref.type, ref.id, actor)) if Action.MEMBER_MANAGE in (mine or ()) else None
+
+        return [answer(actor, ref) for actor, ref in asked]
+
+    async def explain(self, asked: AuthorizationQuestion) -> Explanation:
+        """The answer with its reasons; for a denial, what is held and what would do."""
+        resource = await self._open(asked.actor, asked.ref)
+        grants = await self._answers.grants_of(resource, asked.actor) if resource is not None else []
+        narrowed = resource.actions if resource is not None and asked.actor == self._work.actor else None
+        return explain(asked.actor, asked.action, asked.ref, resource, grants, narrowed=narrowed)
 
     async def effective_roles(self, actor: Actor, ref: ResourceRef) -> list[EffectiveRole]:
         """The roles that count for the actor on the resource, nearest first."""
         resource = await self._open(actor, ref)
-        return [EffectiveRole.of(grant, ref) for grant in await self._grants(resource, actor)]
+        grants = await self._answers.grants_of(resource, actor) if resource is not None else []
+        return [EffectiveRole.of(grant, ref) for grant in grants]
 
-    async def who_can(self, resource: Located, action: Action) -> list[ActorRef]:
-        """Every actor with a grant that carries the action on the resource, sorted by type and id. Groups stand for their members."""
-        actors = {grant.actor for grant in await self._work.grants_on(resource) if action in grant.actions}
-        return [ActorRef.of(actor) for actor in sorted(actors, key=lambda actor: (actor.type.value, actor.id))]
+    async def able(self, resource: Located, action: Action, *, expand: bool = True) -> dict[Actor, list[HeldGrant]]:
+        """Every actor who may take the action on the resource, each with all he holds there; with ``expand`` the members of groups too."""
+        held: defaultdict[Actor, list[HeldGrant]] = defaultdict(list)
+        grants = [grant for grant in await self._answers.grants_on(resource) if expand or action in grant.actions]
+        for grant in grants:
+            held[grant.actor].append(grant)
+        if expand:
+            groups = {grant.actor for grant in grants if grant.actor.type is ActorType.GROUP}
+            members = await self._answers.members_below(resource.organization_id, groups)
+            for group in groups:
+                for member, way in ways_up(members, group).items():
+                    held[member] += [replace(grant, via=way) for grant in grants if grant.actor == group]
+        return {actor: found for actor, found in held.items() if any(action in grant.actions for grant in found)}
 
-    async def who_can_explain(self, resource: Located, action: Action) -> list[Explanation]:
-        """The same with reasons."""
-        held: dict[Actor, list[HeldGrant]] = {}
-        for grant in await self._work.grants_on(resource):
-            held.setdefault(grant.actor, []).append(grant)
-        explanations = [_explain(actor, action, resource.ref, resource, grants) for actor, grants in held.items()]
-        allowed = [explanation for explanation in explanations if explanation.allowed]
-        return sorted(allowed, key=lambda explanation: (explanation.actor.type.value, explanation.actor.id))
+    async def who_can(self, resource: Located, query: WhoCanQuery) -> tuple[list[Explanation], bool]:
+        """Every actor who may take the action on the resource, by type and id, with his reasons; and whether there are more.
+
+        Groups stand in the list themselves, because tokens bring members that no table knows; with ``expand`` so do their members.
+
+        Raises:
+            InvalidError: the cursor names no actor.
+        """
+        after = _after(query.cursor)
+        able = await self.able(resource, query.action, expand=query.expand)
+        actors = sorted((actor for actor in able if after is None or _order(actor) > _order(after)), key=_order)
+        shown = actors[: query.limit]
+        scopes = resource.scopes
+        explanations = [
+            explain(actor, query.action, resource.ref, resource, sorted(able[actor], key=lambda grant: scopes.index(grant.granted_on)))
+            for actor in shown
+        ]
+        return explanations, len(actors) > len(shown)
+
+    async def list_objects(self, asked: ObjectsQuestion) -> ObjectsRead:
+        """The resources of a type on which the actor may take the action; about another, of those where the caller manages members.
+
+        Raises:
+            InvalidError: the cursor is of another question.
+        """
+        self.require_identity()
+        actor = asked.actor_or(self._work.actor)
+        bound_to = fingerprint({"objects": actor.subject, "action": asked.action, "type": asked.resource_type})
+        try:
+            after = decode_cursor(asked.cursor, bound_to).id if asked.cursor is not None else None
+        except InvalidCursorError as error:
+            raise InvalidError(str(error), pointer="/cursor", code="invalid_cursor") from None
+        found, total = await self.objects(actor, asked.action, asked.resource_type, after, asked.limit + 1)
+        shown = found[: asked.limit]
+        following = encode_cursor(Cursor(None, shown[-1]), bound_to) if len(found) > len(shown) else None
+        items = [ResourceRefRead(type=asked.resource_type, id=found_id) for found_id in shown]
+        return ObjectsRead(items=items, total_items=total, next_cursor=following, has_more=following is not None)
+
+    async def objects(
+        self, actor: Actor, action: Action, resource_type: ResourceType, after: UUID | None, limit: int
+    ) -> tuple[list[UUID], int]:
+        """The ids that ``list_objects`` tells, ``limit`` after one of them in order, and how many there are in all.
+
+        Raises:
+            UnauthenticatedError: the caller is anonymous.
+            ForbiddenError: the caller's credential was made for less.
+        """
+        self.require_identity()
+        if actor == self._work.actor:
+            await self._work.admit_everywhere(action)
+        else:
+            self._work.admit_survey(actor, action)
+        return await self._answers.objects(resource_type, after, limit)
+
+    async def me(self) -> Me:
+        """Who the caller is, and where."""
+        self.require_identity()
+        work, identity = self._work, self._work.identity
+        organizations = await self._answers.organizations_of(MAX_LISTED)
+        allowed = await self.judge([(work.actor, ResourceRef(ResourceType.ORGANIZATION, row.id)) for row, _ in organizations])
+        return Me(
+            actor=ActorRef.of(work.actor),
+            on_behalf_of=identity.principal.subject if identity.principal is not None else None,
+            auth_method=identity.method,
+            only_actions=sorted(identity.only_actions) if identity.only_actions is not None else None,
+            api_key=await self._my_key() if work.actor.type is ActorType.API_KEY else None,
+            organizations=[
+                MyOrganization(id=row.id, slug=row.slug, name=row.name, roles=roles)
+                for (row, roles), actions in zip(organizations, allowed, strict=True)
+                if Action.ORGANIZATION_READ in (actions or ())
+            ],
+        )
+
+    async def _my_key(self) -> MyKey:
+        row = (await self._work.locate(ApiKey.id, UUID(self._work.actor.id))).row
+        scope = ResourceRefRead(type=row.scope_type, id=row.scope_id)
+        return MyKey(
+            id=row.id, name=row.name, scope=scope, role=row.role, expires_at=row.expires_at, may_act_for_others=row.may_act_for_others
+        )
+
+    def require_identity(self) -> None:
+        """Anonymous callers learn nothing.
+
+        Raises:
+            UnauthenticatedError: the caller is anonymous.
+        """
+        if self._work.identity.is_anonymous:
+            raise UnauthenticatedError("Questions about authorization need an identity.")
 
     async def _open(self, actor: Actor, ref: ResourceRef) -> Located | None:
-        work = self._work
-        if work.identity.is_anonymous:
-            raise UnauthenticatedError("Questions about authorization need an identity.")
-        found = await work.find(ref)
-        if actor == work.actor:
+        self.require_identity()
+        found = await self._work.find(ref)
+        if actor == self._work.actor:
             return found if found is not None and found.granted else None
         if found is None or Action.MEMBER_MANAGE not in found.actions:
             raise NotFoundError
         return found
 
-    async def _grants(self, resource: Located | None, actor: Actor) -> list[HeldGrant]:
-        return await self._work.grants_on(resource, actor) if resource is not None else []
+
+def _order(actor: Actor) -> tuple[str, str]:
+    return actor.type.value, actor.id
 
 
-def _explain(actor: Actor, action: Action, ref: ResourceRef, resource: Located | None, grants: list[HeldGrant]) -> Explanation:
-    matching = [grant for grant in grants if action in grant.actions]
-    return Explanation(
-        actor=ActorRef.of(actor),
-        action=action,
-        resource=ResourceRefRead.of(ref),
-        allowed=bool(matching),
-        source=Source.EFFECTIVE_ROLE if matching else Source.NONE,
-        reason=_reason(action, grants, matching),
-        evaluated_scopes=[ResourceRefRead.of(scope) for scope in (resource.scopes if resource is not None else [ref])],
-        effective_roles=[EffectiveRole.of(grant, ref) for grant in grants],
-        matching_roles=[EffectiveRole.of(grant, ref) for grant in matching],
-    )
-
-
-def _reason(action: Action, grants: list[HeldGrant], matching: list[HeldGrant]) -> str:
-    if matching:
-        grant = matching[0]
-        return f"{grant.actor.subject} holds {grant.role.value} on {grant.granted_on.type.value} {grant.granted_on.id}"
-    held = ", ".join(sorted({grant.role.value for grant in grants})) or "none"
-    return f"roles held: {held}; roles that would do: {', '.join(roles_with(action))}"
+def _after(cursor: str | None) -> Actor | None:
+    if cursor is None:
+        return None
+    try:
+        return Actor.from_subject(cursor)
+    except InvalidActorError:
+        raise InvalidError("names no actor", pointer="query.cursor", code="invalid_cursor") from None

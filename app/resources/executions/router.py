@@ -12,8 +12,21 @@ from app.http.routes import Routes
 from app.http.schemas import CorrelationId, CursorPageRead, PageRead, show_page
 from app.http.targets import TheExecution, TheProject, everything, the_execution, the_project
 from app.models import Project
-from app.resources.executions.schemas import ExecutionComplete, ExecutionFail, ExecutionListQuery, ExecutionRead, ExecutionStart
+from app.resources.executions.schemas import (
+    ExecutionCancel,
+    ExecutionComplete,
+    ExecutionEventCreate,
+    ExecutionEventListQuery,
+    ExecutionEventRead,
+    ExecutionFail,
+    ExecutionHeartbeat,
+    ExecutionListQuery,
+    ExecutionRead,
+    ExecutionStart,
+)
 from app.resources.executions.service import ExecutionService
+from app.resources.executions.trace_schemas import TimelineRead, TreeRead
+from app.resources.executions.traces import timeline, tree
 
 routes = Routes("executions")
 
@@ -99,6 +112,40 @@ async def list_child_executions(
     )
 
 
+@routes.get("/executions/{execution_id}/tree", allow=Action.EXECUTION_READ, on=the_execution)
+async def read_execution_tree(execution: TheExecution, executions: Executions) -> TreeRead:
+    """Read an execution with everything below it, nested, with totals at every level.
+
+    In one statement however deep it is; at most 10,000 executions.
+    """
+    nodes, is_complete = await executions.trace(execution)
+    return tree(nodes, is_complete=is_complete)
+
+
+@routes.get("/executions/{execution_id}/timeline", allow=Action.EXECUTION_READ, on=the_execution)
+async def read_execution_timeline(execution: TheExecution, executions: Executions) -> TimelineRead:
+    """Read an execution and everything below it as a time line: offsets, durations, depth and the critical path.
+
+    In one statement however deep it is; at most 10,000 executions.
+    """
+    nodes, is_complete = await executions.trace(execution)
+    return timeline(nodes, is_complete=is_complete)
+
+
+@routes.post("/executions/{execution_id}/events", allow=Action.EXECUTION_CREATE, on=the_execution)
+async def add_execution_event(execution: TheExecution, new: ExecutionEventCreate, executions: Executions) -> ExecutionEventRead:
+    """Add what happens while an execution runs: a step, a partial result, a remark."""
+    return await executions.add_event(execution, new)
+
+
+@routes.get("/executions/{execution_id}/events", allow=Action.EXECUTION_READ, on=the_execution)
+async def list_execution_events(
+    execution: TheExecution, query: Annotated[ExecutionEventListQuery, Query()], executions: Executions
+) -> PageRead[ExecutionEventRead] | CursorPageRead[ExecutionEventRead]:
+    """List what happened while an execution ran, oldest first."""
+    return show_page(await executions.list_events(execution, query.request()), ExecutionEventRead)
+
+
 @routes.post("/executions/{execution_id}/complete", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
 async def complete_execution(execution: TheExecution, result: ExecutionComplete, executions: Executions) -> ExecutionRead:
     """End an execution well. An ended execution stays as it ended."""
@@ -109,3 +156,15 @@ async def complete_execution(execution: TheExecution, result: ExecutionComplete,
 async def fail_execution(execution: TheExecution, error: ExecutionFail, executions: Executions) -> ExecutionRead:
     """End an execution badly. An ended execution stays as it ended."""
     return await executions.fail(execution, error)
+
+
+@routes.post("/executions/{execution_id}/cancel", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
+async def cancel_execution(execution: TheExecution, asked: ExecutionCancel, executions: Executions) -> ExecutionRead:
+    """End an execution that is no longer wanted. An ended execution stays as it ended."""
+    return await executions.cancel(execution, asked)
+
+
+@routes.post("/executions/{execution_id}/heartbeat", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
+async def beat_execution(execution: TheExecution, beat: ExecutionHeartbeat, executions: Executions) -> ExecutionRead:
+    """Say that an execution is still running; this moves its deadline by its timeout from now."""
+    return await executions.beat(execution, beat)

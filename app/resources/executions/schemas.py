@@ -1,11 +1,12 @@
 """Wire shapes of executions."""
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from app.core.resources import ResourceType
 from app.core.text import is_storable
@@ -16,17 +17,24 @@ from app.http.schemas import (
     CorrelationSearch,
     ListQuery,
     Metadata,
+    Moment,
     Name,
     Resource,
     ResourceRefRead,
+    Schema,
     Search,
+    Text,
+    blank_is_absent,
     columns_of,
     lower_case,
 )
+from app.models.execution import MAX_MESSAGE, MAX_SESSION
 
 MAX_WARNINGS = 100
 MAX_WARNING = 2000
-MAX_ERROR_MESSAGE = 8000
+MAX_TOKENS = 2**53
+MAX_TAGS, MAX_TAG = 50, 100
+MAX_TIMEOUT_SECONDS = 7 * 86400
 
 
 def _storable(text: str) -> str:
@@ -38,6 +46,10 @@ def _storable(text: str) -> str:
 # What a program said, with its line breaks: a stack trace is no name.
 Told = Annotated[str, AfterValidator(_storable)]
 Warning_ = Annotated[Told, Field(max_length=MAX_WARNING)]
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+SessionId = Annotated[str, Text(MAX_SESSION)]
+Tags = Annotated[list[Annotated[str, Text(MAX_TAG)]], Field(max_length=MAX_TAGS)]
+Timeout = Annotated[float, Field(ge=1, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
 
 
 class ExecutionStatus(StrEnum):
@@ -47,6 +59,41 @@ class ExecutionStatus(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+
+class ExecutionKind(StrEnum):
+    """What sort of work an execution is."""
+
+    AGENT = "AGENT"
+    LLM = "LLM"
+    TOOL = "TOOL"
+    RETRIEVER = "RETRIEVER"
+    EMBEDDING = "EMBEDDING"
+    CHAIN = "CHAIN"
+    GUARDRAIL = "GUARDRAIL"
+    EVALUATOR = "EVALUATOR"
+    OTHER = "OTHER"
+
+
+class Usage(Command):
+    """Tokens that were used."""
+
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
+    cached_tokens: Tokens = 0
+    """Part of the input that a cache answered."""
+    reasoning_tokens: Tokens = 0
+    """Part of the output that was not shown."""
+
+
+class Cost(Command):
+    """What it cost."""
+
+    amount: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9), PlainSerializer("{:f}".format, return_type=str)]
+    """A decimal number, answered as text so that nothing is rounded."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    """ISO 4217."""
 
 
 class ExecutionStart(Command):
@@ -70,6 +117,12 @@ class ExecutionStart(Command):
     """From 0 to 1."""
     warnings: Annotated[list[Warning_], Field(max_length=MAX_WARNINGS)] = Field(default_factory=list)
     provenance: Metadata = Field(default_factory=dict)
+    kind: ExecutionKind | None = None
+    session_id: SessionId | None = None
+    """The conversation or session it belongs to."""
+    tags: Tags = Field(default_factory=list)
+    timeout_seconds: Timeout | None = None
+    """When it neither ends nor sends a heartbeat for this long, it is ended as TIMED_OUT."""
     input: Metadata = Field(default_factory=dict)
     metadata: Metadata = Field(default_factory=dict)
 
@@ -80,7 +133,16 @@ class ExecutionStart(Command):
         return self
 
 
-class ExecutionComplete(Command):
+class _Ending(Command):
+    usage: Usage | None = None
+    cost: Cost | None = None
+
+    def spent(self) -> dict[str, Any]:
+        """Usage and cost as they are stored, when they are told."""
+        return self.model_dump(mode="json", include={"usage", "cost"}, exclude_none=True)
+
+
+class ExecutionComplete(_Ending):
     """It ended well."""
 
     output: Metadata = Field(default_factory=dict)
@@ -88,13 +150,51 @@ class ExecutionComplete(Command):
     """Replaces the metadata as a whole."""
 
 
-class ExecutionFail(Command):
+class ExecutionFail(_Ending):
     """It ended badly."""
 
     error_code: Name | None = None
-    error_message: Annotated[Told, Field(max_length=MAX_ERROR_MESSAGE)] | None = None
+    error_message: Annotated[Told, Field(max_length=MAX_MESSAGE)] | None = None
     metadata: Metadata = Field(default_factory=dict)
     """Merged into the metadata, together with the error's code and message."""
+
+
+class ExecutionCancel(_Ending):
+    """It was stopped."""
+
+    reason: Annotated[Told, Field(max_length=MAX_MESSAGE)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    """Merged into the metadata, together with the reason as `cancel_reason`."""
+
+
+class ExecutionHeartbeat(Command):
+    """It is still running."""
+
+    timeout_seconds: Timeout | None = None
+    """A new limit until the next heartbeat; as before when absent."""
+
+
+class ExecutionEventCreate(Command):
+    """Something that happens while it runs."""
+
+    name: Name
+    message: Annotated[Told, Field(max_length=MAX_MESSAGE)] | None = None
+    data: Metadata = Field(default_factory=dict)
+    occurred_at: Moment | None = None
+    """Now when absent."""
+
+
+class ExecutionEventRead(Schema):
+    """What an execution told while it ran."""
+
+    id: UUID
+    execution_id: UUID
+    occurred_at: datetime
+    name: str
+    message: str | None
+    data: dict[str, Any]
+    created_at: datetime
+    created_by_subject: str
 
 
 class ExecutionRead(Resource):
@@ -124,6 +224,20 @@ class ExecutionRead(Resource):
     input: dict[str, Any]
     output: dict[str, Any]
     metadata: dict[str, Any]
+    root_execution_id: UUID
+    """The execution at the root of its tree; itself when it has no parent."""
+    kind: ExecutionKind | None
+    session_id: str | None
+    tags: list[str]
+    usage: Usage | None
+    cost: Cost | None
+    timeout_seconds: float | None
+    deadline_at: datetime | None
+    """When it is ended as TIMED_OUT, unless it ends or sends a heartbeat before."""
+    heartbeat_at: datetime | None
+    trace_id: str | None
+    """The OpenTelemetry trace it came from, if it came as a span."""
+    span_id: str | None
 
     @model_validator(mode="before")
     @classmethod
@@ -132,9 +246,25 @@ class ExecutionRead(Resource):
             return row
         columns = columns_of(row)
         columns["actor"] = {"type": columns.pop("actor_type"), "id": columns.pop("actor_id")}
+        columns["root_execution_id"] = columns["root_execution_id"] or columns["id"]
         target_type, target_id = columns.pop("target_type"), columns.pop("target_id")
         columns["target"] = {"type": target_type, "id": target_id} if target_type is not None else None
         return columns
+
+
+class ExecutionEventSort(StrEnum):
+    """Columns events can be sorted by."""
+
+    OCCURRED_AT = "occurred_at"
+
+
+class ExecutionEventListQuery(ListQuery):
+    """How to go through the events of an execution."""
+
+    default_sort: ClassVar[str] = "occurred_at"
+
+    sort: Annotated[ExecutionEventSort | None, BeforeValidator(lower_case)] = None
+    """Column to sort by."""
 
 
 class ExecutionSort(StrEnum):
@@ -162,3 +292,7 @@ class ExecutionListQuery(ListQuery):
     operation: Search = None
     model_provider: Search = None
     model_name: Search = None
+    kind: ExecutionKind | None = None
+    session_id: Annotated[SessionId | None, BeforeValidator(blank_is_absent)] = None
+    tag: Search = None
+    """Executions that have this tag."""

@@ -33,13 +33,14 @@ class OrganizationService:
 
         Raises:
             UnauthenticatedError: the caller is anonymous.
-            ForbiddenError: creation is switched off, or the caller is a group, an API key, or acts for another.
+            ForbiddenError: creation is switched off, or the caller is a group, an API key, acts for another, or its token is narrowed.
             ConflictError: the slug is taken.
         """
         work = self._work
         if work.identity.is_anonymous:
             raise UnauthenticatedError("Creating an organization needs an identity: its creator becomes its owner.")
-        if not self._may_create or work.actor.type not in _CREATORS or work.identity.principal is not None:
+        is_whole = work.identity.principal is None and work.identity.only_actions is None
+        if not self._may_create or work.actor.type not in _CREATORS or not is_whole:
             raise ForbiddenError(f"{work.actor.subject} may not create organizations.")
         moment = now()
         ref = ResourceRef(ResourceType.ORGANIZATION, new_id())

@@ -1,17 +1,12 @@
 """A key as proof of identity: what it opens, and what it never does."""
 
-import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from app.authn.api_keys import KeyUses
@@ -21,6 +16,7 @@ from tests.conftest import Caller, Service, open_service
 from tests.support.answers import read_problem, run_sql
 from tests.support.keys import after, change_key, key_of, make_key, shows
 from tests.support.server import run_server
+from tests.support.statements import statements_of_requests
 
 pytestmark = pytest.mark.anyio
 
@@ -191,26 +187,6 @@ async def test_deleting_what_a_key_belongs_to_ends_it(service: Service, alice: C
     await of_org.get("/projects", 401)
     assert await run_sql(service, "SELECT prefix FROM api_key_secrets") == []
     assert await run_sql(service, "SELECT id FROM memberships") == []
-
-
-@contextmanager
-def statements_of_requests(database: Database) -> Iterator[list[str]]:
-    """What is sent to the database meanwhile, but by the job that writes the uses of keys."""
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        task = asyncio.current_task()
-        if task is None or task.get_name() not in {"last use of keys", "denied attempts"}:
-            sent.append(statement)
-
-    engines = {id(engine): engine for engine in (database.writer.sync_engine, database.reader.sync_engine)}.values()
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", note)
 
 
 async def test_a_request_with_a_key_writes_nothing_and_is_noted_later(service: Service, alice: Caller, org: str) -> None:

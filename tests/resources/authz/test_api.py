@@ -47,9 +47,9 @@ async def may(caller: Caller, subject: str, action: str, kind: str, where: str) 
     return bool(verdict)
 
 
-async def who_can(caller: Caller, action: str, kind: str, where: str) -> list[str]:
+async def who_can(caller: Caller, action: str, kind: str, where: str, **options: Any) -> list[str]:
     """Who may, as both questions about everybody say it."""
-    asked = {"action": action, "resource_type": kind, "resource_id": where}
+    asked = {"action": action, "resource_type": kind, "resource_id": where, **options}
     actors = (await caller.get("/authz/who-can", params=asked)).json()
     explained = (await caller.get("/authz/who-can-explain", params=asked)).json()
     assert [one["actor"] for one in explained] == actors
@@ -142,7 +142,8 @@ async def test_groups_count_and_are_named_in_the_reason(alice: Caller, bob: Call
     assert await may(bob, "user:bob", "PROJECT_UPDATE", "PROJECT", project)
     assert await may(alice, "user:bob", "PROJECT_UPDATE", "PROJECT", project)
     assert "group:top" in (await ask(bob, "explain", "user:bob", "PROJECT_UPDATE", "PROJECT", project))["reason"]
-    assert await who_can(alice, "PROJECT_UPDATE", "PROJECT", project) == ["group:top", "user:alice"]
+    assert await who_can(alice, "PROJECT_UPDATE", "PROJECT", project) == ["group:low", "group:top", "user:alice", "user:bob"]
+    assert await who_can(alice, "PROJECT_UPDATE", "PROJECT", project, expand=False) == ["group:top", "user:alice"]
     await alice.delete(f"/organizations/{org}/groups/low/members", params={"member_type": "USER", "member_id": "bob"})
     assert not await may(alice, "user:bob", "PROJECT_UPDATE", "PROJECT", project)
 

@@ -26,6 +26,8 @@ FIELDS: Final = {
         "parent_execution_id",
     ),
     *("agent_version", "model_provider", "model_name", "confidence", "warnings", "provenance", "started_at", "ended_at"),
+    *("root_execution_id", "kind", "session_id", "tags", "usage", "cost", "timeout_seconds", "deadline_at", "heartbeat_at"),
+    *("trace_id", "span_id"),
     *("input", "output", "metadata", "created_at", "updated_at", "created_by_subject"),
 }
 STACK: Final = 'Traceback:\n\tFile "a.py", line 1\r\n\nValueError: no\n'

@@ -1,0 +1,143 @@
+"""Who holds what on a resource, by which way, and who stands behind a group: the rows that decide requests, told with their reasons."""
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Executable, String, Uuid, and_, bindparam, literal, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.authz.engine import ACTOR, HeldGrant, Located
+from app.authz.subjects import MEMBERS, asking, is_live, subjects_everywhere, ways_in
+from app.core.actors import Actor, ActorType, Asker
+from app.core.permissions import Action, Role
+from app.core.resources import ResourceRef, ResourceType
+from app.db.functions import each_text
+from app.models import ApiKey, Membership, Organization
+
+_MEMBERSHIPS: Final = Membership.__table__
+_ORGANIZATIONS: Final = Organization.__table__
+
+Ways = Mapping[Actor, tuple[Actor, ...]]
+Members = Mapping[Actor, list[Actor]]
+
+
+async def grants_on(connection: AsyncConnection, resource: Located, at: datetime) -> list[HeldGrant]:
+    """Every live grant on the resource and above it, nearest first, then by actor."""
+    return await _held_on(connection, resource, at)
+
+
+async def grants_of(connection: AsyncConnection, resource: Located, asker: Asker, at: datetime) -> list[HeldGrant]:
+    """Those of them that count for the asker: his own, and those of groups he is in, each with its shortest way there."""
+    parameters = {**asking(asker, at, ACTOR), "tenant": resource.organization_id}
+    steps = (await connection.execute(_ways_statement(has_groups=asker.groups is not None), parameters)).all()
+    return await _held_on(connection, resource, at, _shortest_ways(asker.actor, steps))
+
+
+async def members_below(connection: AsyncConnection, organization_id: UUID, groups: Collection[str], at: datetime) -> Members:
+    """The direct members of these groups of an organization, and of every group in them at any depth."""
+    below = select(each_text("groups").c.value.label("group_id")).cte("groups_below", recursive=True)
+    is_inside = and_(MEMBERS.c.organization_id == bindparam("tenant", type_=Uuid()), is_live(MEMBERS))
+    below = below.union(
+        select(MEMBERS.c.member_id).where(
+            MEMBERS.c.group_id == below.c.group_id, MEMBERS.c.member_type == literal(ActorType.GROUP.value, String), is_inside
+        )
+    )
+    direct = select(MEMBERS.c.member_type, MEMBERS.c.member_id, MEMBERS.c.group_id).where(
+        MEMBERS.c.group_id.in_(select(below.c.group_id)), is_inside
+    )
+    inside: defaultdict[Actor, list[Actor]] = defaultdict(list)
+    for row in await connection.execute(direct, {"groups": json.dumps(sorted(groups)), "tenant": organization_id, "at": at}):
+        inside[Actor(ActorType.GROUP, row.group_id)].append(Actor(ActorType(row.member_type), row.member_id))
+    return inside
+
+
+def ways_up(members: Members, group: Actor) -> Ways:
+    """Everybody below a group with the shortest way up to it, as an asker sees it: nearest group first, the group itself last."""
+    ways: dict[Actor, tuple[Actor, ...]] = {group: ()}
+    waiting = deque([group])
+    while waiting:
+        reached = waiting.popleft()
+        for member in sorted(members.get(reached, ()), key=lambda actor: actor.subject):
+            if member not in ways:
+                ways[member] = (reached, *ways[reached])
+                waiting.append(member)
+    del ways[group]
+    return ways
+
+
+async def organizations_of(connection: AsyncConnection, asker: Asker, at: datetime, limit: int) -> list[tuple[Any, list[Role]]]:
+    """The organizations on which the asker holds a role, by slug, each with the roles he holds on it."""
+    rows = await connection.execute(_organizations_statement(has_groups=asker.groups is not None), asking(asker, at, ACTOR))
+    found: dict[UUID, tuple[Any, list[Role]]] = {}
+    for row in rows:
+        found.setdefault(row.id, (row, []))[1].append(Role(row.role))
+    return list(found.values())[:limit]
+
+
+@cache
+def _ways_statement(*, has_groups: bool) -> Executable:
+    ways = ways_in(bindparam("tenant", type_=Uuid()), ACTOR, has_groups=has_groups)
+    return select(ways.c.subject_type, ways.c.subject_id, ways.c.from_type, ways.c.from_id).where(ways.c.from_type.is_not(None))
+
+
+@cache
+def _organizations_statement(*, has_groups: bool) -> Executable:
+    subjects = subjects_everywhere(ACTOR, has_groups=has_groups)
+    counts = and_(
+        _MEMBERSHIPS.c.actor_type == subjects.c.subject_type,
+        _MEMBERSHIPS.c.actor_id == subjects.c.subject_id,
+        _MEMBERSHIPS.c.resource_type == ResourceType.ORGANIZATION.value,
+        or_(subjects.c.tenant.is_(None), subjects.c.tenant == _MEMBERSHIPS.c.organization_id),
+        is_live(_MEMBERSHIPS),
+    )
+    columns = (_ORGANIZATIONS.c.id, _ORGANIZATIONS.c.slug, _ORGANIZATIONS.c.name, _MEMBERSHIPS.c.role)
+    held = select(*columns).select_from(_MEMBERSHIPS.join(subjects, counts))
+    return held.where(_ORGANIZATIONS.c.id == _MEMBERSHIPS.c.resource_id).distinct().order_by(_ORGANIZATIONS.c.slug, _MEMBERSHIPS.c.role)
+
+
+def _shortest_ways(start: Actor, steps: Collection[Any]) -> Ways:
+    above: defaultdict[Actor, list[Actor]] = defaultdict(list)
+    for kind, name, from_kind, from_name in sorted(steps):
+        above[Actor(ActorType(from_kind), from_name)].append(Actor(ActorType(kind), name))
+    ways: dict[Actor, tuple[Actor, ...]] = {start: ()}
+    waiting = deque([start])
+    while waiting:
+        reached = waiting.popleft()
+        for group in above[reached]:
+            if group not in ways:
+                ways[group] = (*ways[reached], group)
+                waiting.append(group)
+    return ways
+
+
+async def _held_on(connection: AsyncConnection, resource: Located, at: datetime, ways: Ways | None = None) -> list[HeldGrant]:
+    """The grants of the actors that ways lead to; of everybody only when none are given at all."""
+    places = {(scope.type.value, scope.id): place for place, scope in enumerate(resource.scopes)}
+    grants = _MEMBERSHIPS.c
+    statement = select(grants.actor_type, grants.actor_id, grants.role, grants.resource_type, grants.resource_id).where(
+        tuple_(grants.resource_type, grants.resource_id).in_(places), is_live(_MEMBERSHIPS)
+    )
+    if ways is not None:
+        statement = statement.where(tuple_(grants.actor_type, grants.actor_id).in_([(actor.type.value, actor.id) for actor in ways]))
+    rows = (await connection.execute(statement, {"at": at})).all()
+    limits = await limits_of_keys(connection, {row.actor_id for row in rows if row.actor_type == ActorType.API_KEY})
+    held = []
+    for row in sorted(rows, key=lambda row: (places[row.resource_type, row.resource_id], row.actor_type, row.actor_id, row.role)):
+        actor, granted_on = Actor(ActorType(row.actor_type), row.actor_id), ResourceRef(ResourceType(row.resource_type), row.resource_id)
+        limit = limits.get(actor.id) if actor.type is ActorType.API_KEY else None
+        held.append(HeldGrant(actor, Role(row.role), granted_on, limit, ways[actor] if ways is not None else ()))
+    return held
+
+
+async def limits_of_keys(connection: AsyncConnection, key_ids: Collection[str]) -> Mapping[str, frozenset[Action]]:
+    """The actions that API keys were made for, of those that were made for less than their role."""
+    if not key_ids:
+        return {}
+    keys = ApiKey.__table__.c
+    statement = select(keys.id, keys.actions).where(keys.id.in_([UUID(key_id) for key_id in key_ids]))
+    return {str(key): frozenset(map(Action, actions)) for key, actions in await connection.execute(statement) if actions is not None}

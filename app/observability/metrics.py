@@ -1,0 +1,113 @@
+"""What operators watch, in the form Prometheus reads: the same numbers from whichever worker process is asked.
+
+No label has values that a caller chooses, and nothing counts what exists apart from what does not: who reads the numbers learns
+nothing about tenants.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library reads it when it is imported: once for a process
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # several workers have no such time that means anything
+
+_registry: Final = CollectorRegistry()  # not the library's own: its process metrics would be those of any one worker
+_METHODS: Final = {method: method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+
+_request_seconds = Histogram(
+    "saasbase_http_request_duration_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ("method", "route", "status"),
+    buckets=_SECONDS,
+    registry=_registry,
+)
+_series: dict[tuple[str, str, int], Histogram] = {}
+
+REQUESTS_IN_FLIGHT: Final = Gauge(
+    "saasbase_http_requests_in_flight", "Requests being served now.", multiprocess_mode="livesum", registry=_registry
+)
+UPLOADED_BYTES: Final = Counter("saasbase_upload_bytes", "Bytes of files that came in whole.", registry=_registry)
+CONNECTIONS_IN_USE: Final = Gauge(
+    "saasbase_database_connections_in_use",
+    "Database connections in use, up to a second ago.",
+    multiprocess_mode="livesum",
+    registry=_registry,
+)
+CONNECTIONS_LIMIT: Final = Gauge(
+    "saasbase_database_connections_limit",
+    "Database connections that may be in use at once.",
+    multiprocess_mode="livesum",
+    registry=_registry,
+)
+
+_failures = Counter(
+    "saasbase_authentication_failures",
+    "Credentials that proved nothing: malformed, invalid, or not looked at because the caller had failed too often (slowed).",
+    ("reason",),
+    registry=_registry,
+)
+MALFORMED: Final = _failures.labels("malformed")
+INVALID: Final = _failures.labels("invalid")
+SLOWED: Final = _failures.labels("slowed")
+
+_denials = Counter(
+    "saasbase_authorization_denials",
+    "Requests refused for want of a right: forbidden, or not_found, which is also what is really absent.",
+    ("reason",),
+    registry=_registry,
+)
+FORBIDDEN: Final = _denials.labels("forbidden")
+NOT_FOUND: Final = _denials.labels("not_found")
+
+DECIDED_BY_SQL: Final = Counter(
+    "saasbase_authorization_fallbacks", "Decisions the database took because OpenFGA did not answer.", registry=_registry
+)
+
+
+def observe_request(method: str, route: str | None, status: int, seconds: float) -> None:
+    """Count a request that has been answered. ``route`` is the template of its path; ``status`` is 0 when nothing was answered."""
+    key = (_METHODS.get(method, "other"), route or "none", status // 100)
+    series = _series.get(key)
+    if series is None:
+        series = _series[key] = _request_seconds.labels(key[0], key[1], f"{key[2]}xx" if key[2] else "none")
+    series.observe(seconds)
+
+
+def render() -> bytes:
+    """All numbers as text (Prometheus exposition format 0.0.4). Reads a few files of each worker when there are several."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return generate_latest(_registry)
+    _forget_dead_workers(Path(folder))
+    shared = CollectorRegistry()
+    MultiProcessCollector(shared, folder)  # type: ignore[no-untyped-call] # the library types its other modules only
+    return generate_latest(shared)
+
+
+@contextmanager
+def shared_folder() -> Iterator[None]:
+    """While the block lasts, processes that are started from this one share their numbers: in a new folder, gone at the end."""
+    with TemporaryDirectory(prefix="saasbase-metrics-") as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        yield
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """What a worker has counted stays; what was going on in one that is no more does not."""
+    for path in folder.glob("gauge_live*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except OSError:  # no such process, or not one of ours
+            with suppress(FileNotFoundError):  # another worker was quicker
+                mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

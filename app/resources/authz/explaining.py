@@ -1,0 +1,71 @@
+"""Puts the reasons of a verdict into words and steps."""
+
+from collections.abc import Iterator
+
+from app.authz.engine import HeldGrant, Located
+from app.core.actors import Actor
+from app.core.permissions import Action, roles_with
+from app.core.resources import ResourceRef
+from app.http.schemas import ActorRef, ResourceRefRead
+from app.resources.authz.schemas import ContainsStep, EffectiveRole, Explanation, GroupStep, RoleStep, Source, SubjectStep
+
+Step = SubjectStep | GroupStep | RoleStep | ContainsStep
+
+
+def explain(  # noqa: PLR0913 - what a verdict rests on
+    actor: Actor,
+    action: Action,
+    ref: ResourceRef,
+    resource: Located | None,
+    grants: list[HeldGrant],
+    *,
+    narrowed: frozenset[Action] | None = None,
+) -> Explanation:
+    """Why an actor may, or may not.
+
+    Args:
+        actor: who is asked about.
+        action: what he would do.
+        ref: to what.
+        resource: the same, found; None when there is nothing he may know of.
+        grants: his grants that count there, nearest first.
+        narrowed: what is left of them by the credential he came with, or by whom he acts for.
+    """
+    matching = [grant for grant in grants if action in grant.actions]
+    is_allowed = bool(matching) and (narrowed is None or action in narrowed)
+    return Explanation(
+        actor=ActorRef.of(actor),
+        action=action,
+        resource=ResourceRefRead.of(ref),
+        allowed=is_allowed,
+        source=Source.EFFECTIVE_ROLE if is_allowed else Source.NONE,
+        reason=_reason(action, grants, matching, is_allowed=is_allowed),
+        evaluated_scopes=[ResourceRefRead.of(scope) for scope in (resource.scopes if resource is not None else [ref])],
+        effective_roles=[EffectiveRole.of(grant, ref) for grant in grants],
+        matching_roles=[EffectiveRole.of(grant, ref) for grant in matching],
+        path=list(_path(actor, matching[0], resource)) if is_allowed and resource is not None else [],
+        sufficient_roles=[] if matching else list(roles_with(action)),
+    )
+
+
+def _path(actor: Actor, grant: HeldGrant, resource: Located) -> Iterator[Step]:
+    yield SubjectStep(subject=actor.subject)
+    for group in grant.via:
+        yield GroupStep(group=group.id)
+    yield RoleStep(role=grant.role, on=_named(grant.granted_on))
+    below = resource.scopes[: resource.scopes.index(grant.granted_on)]
+    for scope in reversed(below):
+        yield ContainsStep(contains=_named(scope))
+
+
+def _named(ref: ResourceRef) -> str:
+    return f"{ref.type.value.lower()}:{ref.id}"
+
+
+def _reason(action: Action, grants: list[HeldGrant], matching: list[HeldGrant], *, is_allowed: bool) -> str:
+    if matching:
+        grant = matching[0]
+        held = f"{grant.actor.subject} holds {grant.role.value} on {grant.granted_on.type.value} {grant.granted_on.id}"
+        return held if is_allowed else f"{held}; but the credential, or who it is done for, does not reach that far"
+    roles = ", ".join(sorted({grant.role.value for grant in grants})) or "none"
+    return f"roles held: {roles}; roles that would do: {', '.join(roles_with(action))}"

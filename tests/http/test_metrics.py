@@ -1,0 +1,199 @@
+"""/metrics: every number is what happened, whichever worker is asked, and no number says to whom."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.conftest import Caller, Service, make_settings, open_service
+from tests.support.answers import read_problem
+from tests.support.keys import make_key, shows
+from tests.support.metrics import Samples, growth, read_samples
+from tests.support.server import run_server
+from tests.support.wire import BOUNDARY, Wire
+
+pytestmark = pytest.mark.anyio
+
+COUNT = "saasbase_http_request_duration_seconds_count"
+IN_FLIGHT = "saasbase_http_requests_in_flight"
+LIMIT = "saasbase_database_connections_limit"
+DENIALS = "saasbase_authorization_denials_total"
+
+
+async def metrics_of(service: Service) -> Samples:
+    return read_samples(await service.client.get("/metrics"))
+
+
+def requests(method: str, route: str, status: str) -> str:
+    return f'{COUNT}{{method="{method}",route="{route}",status="{status}"}}'
+
+
+async def test_requests_are_counted_by_method_route_and_status_and_by_nothing_a_caller_chooses(service: Service, alice: Caller) -> None:
+    organization = (await alice.new_organization())["id"]
+    before = await metrics_of(service)
+    for _ in range(2):
+        await alice.get(f"/organizations/{organization}")
+    await alice.get(f"/organizations/{uuid4()}", 404)
+    await alice.request("HEAD", f"/organizations/{organization}", 200)
+    await alice.patch(f"/organizations/{organization}", {"x": 1}, 422)
+    for method, path in (("BREW", "/api/organizations"), ("GET", "/nothing/here"), ("GET", "/static/favicon.png")):
+        await service.client.request(method, path)
+    route = "/api/organizations/{organization_id}"
+    assert growth(before, await metrics_of(service), COUNT) == {
+        requests("GET", route, "2xx"): 2,
+        requests("GET", route, "4xx"): 1,
+        requests("HEAD", route, "2xx"): 1,
+        requests("PATCH", route, "4xx"): 1,
+        requests("other", "none", "4xx"): 1,
+        requests("GET", "none", "4xx"): 1,
+        requests("GET", "none", "2xx"): 1,
+        requests("GET", "/metrics", "2xx"): 1,
+    }
+
+
+async def test_a_duration_falls_into_its_buckets(service: Service, alice: Caller) -> None:
+    before = await metrics_of(service)
+    started = time.perf_counter()
+    await alice.get("/organizations")
+    passed = time.perf_counter() - started
+    found = growth(before, await metrics_of(service), 'seconds_sum{method="GET",route="/api/organizations",')
+    assert 0 < sum(found.values()) <= passed
+    buckets = growth(before, await metrics_of(service), 'bucket{le="60.0",method="GET",route="/api/organizations",')
+    assert list(buckets.values()) == [1]
+
+
+async def test_a_request_is_in_flight_until_it_is_answered(service: Service, alice: Caller) -> None:
+    project = await alice.new_project((await alice.new_organization())["id"])
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        begun.set()
+        await go_on.wait()
+        yield b"nothing of a form"
+
+    assert (await metrics_of(service))[IN_FLIGHT] == 1  # the question itself
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    sending = asyncio.create_task(alice.request("POST", f"/projects/{project['id']}/documents", 400, content=body(), headers=kind))
+    await begun.wait()
+    assert (await metrics_of(service))[IN_FLIGHT] == 2
+    go_on.set()
+    await sending
+    assert (await metrics_of(service))[IN_FLIGHT] == 1
+
+
+async def test_uploaded_bytes_are_those_of_files_that_came_in_whole(service: Service, alice: Caller) -> None:
+    project = await alice.new_project((await alice.new_organization())["id"])
+    before = await metrics_of(service)
+    document = await alice.new_document(project["id"], b"x" * 70_000)
+    await alice.upload(f"/documents/{document['id']}/versions", b"y" * 3, version_name="second")
+    await alice.upload(f"/projects/{project['id']}/documents", b"", expect=400)
+    assert growth(before, await metrics_of(service), "upload_bytes") == {"saasbase_upload_bytes_total": 70_003}
+
+
+async def test_connections_in_use_are_told_within_a_second(service: Service) -> None:
+    limit = service.runtime.context.database.count_connections()[1]
+    async with service.runtime.context.database.open_read():
+        await asyncio.sleep(1.2)
+        held = await metrics_of(service)
+    await asyncio.sleep(1.2)
+    free = await metrics_of(service)
+    name = "saasbase_database_connections"
+    assert (held[f"{name}_in_use"], free[f"{name}_in_use"]) == (1, 0)
+    assert held[f"{name}_limit"] == free[f"{name}_limit"] == limit >= 5
+
+
+async def test_refusals_are_counted_and_the_invisible_like_the_absent(service: Service, alice: Caller, bob: Caller) -> None:
+    organization = (await alice.new_organization())["id"]
+    await alice.grant("ORGANIZATION", organization, "user:bob", "ORG_MEMBER")
+    before = await metrics_of(service)
+    await bob.patch(f"/organizations/{organization}", {"name": "x"}, 403)
+    assert growth(before, await metrics_of(service), DENIALS) == {f'{DENIALS}{{reason="forbidden"}}': 1}
+    for caller, status in ((service.as_("user:mallory"), 404), (service.as_(None), 401)):
+        grown = []
+        for path in (f"/organizations/{organization}", f"/organizations/{uuid4()}"):
+            before = await metrics_of(service)
+            await caller.get(path, status)
+            grown.append(growth(before, await metrics_of(service), DENIALS))
+        assert grown[0] == grown[1] == {f'{DENIALS}{{reason="not_found"}}': 1}
+
+
+async def test_no_name_id_or_secret_is_told(service: Service, alice: Caller) -> None:
+    organization = await alice.new_organization()
+    made = await make_key(alice, "ORGANIZATION", organization["id"], "ORG_MEMBER")
+    await shows(service, made["token"]).get(f"/organizations/{organization['id']}")
+    await shows(service, made["token"][:-1] + "x").get(f"/organizations/{organization['id']}", 401)
+    text = (await service.client.get("/metrics")).text
+    key = made["api_key"]
+    for told in ("alice", "sbk_", key["prefix"], key["id"], made["token"].partition(".")[2], organization["id"], organization["slug"]):
+        assert told not in text
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_metrics_can_be_closed(database_url: str, tmp_path: Path) -> None:
+    async with open_service(make_settings(database_url, tmp_path, web={"metrics": False})) as service:
+        read_problem(await service.client.get("/metrics"), 404, "not_found")
+        assert (await service.client.get("/livez")).status_code == 200
+
+
+def worker_files(folder: Path, kind: str) -> dict[int, Path]:
+    return {int(path.stem.rpartition("_")[2]): path for path in folder.glob(f"saasbase-metrics-*/{kind}_*.db")}
+
+
+def test_several_workers_tell_their_sum_and_forget_what_went_on_in_a_dead_one(database_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    actor = {"X-SaaSBase-Actor": "user:alice"}
+    with run_server(database_url, tmp_path, workers=2, TMPDIR=str(folder)) as server:
+
+        def ask(_number: int = 0) -> Samples:
+            return read_samples(httpx.get(f"{server.url}/metrics", timeout=20))
+
+        def list_once(_number: int) -> int:
+            return httpx.get(f"{server.url}/api/organizations", headers=actor, timeout=20).status_code
+
+        with ThreadPoolExecutor(8) as threads:
+            assert set(threads.map(list_once, range(200))) == {200}
+            name = requests("GET", "/api/organizations", "2xx")
+            assert {samples[name] for samples in threads.map(ask, range(20))} == {200}
+        workers = worker_files(folder, "gauge_livesum").keys()
+        assert len(workers) == 2
+        assert all(b'/api/organizations"' in path.read_bytes() for path in worker_files(folder, "histogram").values()), "both had work"
+        limit = 2 * (5 if database_url.startswith("sqlite") else 8)
+        wait_until(lambda: ask()[LIMIT] == limit)
+        with Wire(server.url) as wire:
+            wire.send_head("POST", "/api/organizations", content_type="application/json", content_length="10")
+            time.sleep(0.5)
+            assert ask()[IN_FLIGHT] == 2
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: ask()[LIMIT] == limit and worker_files(folder, "gauge_livesum").keys().isdisjoint(workers))
+        assert ask()[IN_FLIGHT] == 1
+        assert ask()[name] == 200, "what was counted stays"
+        assert server.stop() == 0
+    assert list(folder.iterdir()) == []
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):  # while there is no worker
+            if is_so():
+                return
+        time.sleep(0.1)
+    raise AssertionError("it did not come to that")
+
+
+def test_one_worker_needs_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, TMPDIR=str(folder)) as server:
+        assert read_samples(httpx.get(f"{server.url}/metrics"))[requests("GET", "/readyz", "2xx")] == 1
+        assert list(folder.iterdir()) == []
