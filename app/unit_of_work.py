@@ -23,6 +23,7 @@ from app.core.events import AuditAction, Outcome
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef
 from app.db.base import Base
+from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.db.tenancy import TenantSession, rows_filtered
 from app.models import AuditEvent
@@ -98,12 +99,12 @@ class UnitOfWork:
 
     async def holds_directly(self, ref: ResourceRef, role: Role) -> bool:
         """Whether the actor himself, not a group of his, was given that role on that resource."""
-        async with self._context.database.open_read() as connection:
+        async with self._context.database.open_read(Tenants.of_row(KEYS[ref.type], ref.id)) as connection:
             return await holds_directly(connection, ref, self.actor, role)
 
     async def grants_on(self, resource: Located, actor: Actor | None = None) -> list[HeldGrant]:
         """The live grants on a resource and above it; only those that count for ``actor`` when one is given."""
-        async with self._context.database.open_read() as connection:
+        async with self._context.database.open_read(Tenants.exactly(resource.organization_id)) as connection:
             policy = self._context.policy
             if actor is None:
                 return await policy.list_grants(connection, resource, now())
@@ -139,12 +140,13 @@ class UnitOfWork:
             UnauthenticatedError: the caller is anonymous and holds the action on nothing.
         """
         if self.identity.is_anonymous:
-            async with self._context.database.open_read() as connection:
+            async with self._context.database.open_read(self._tenants_of_actor) as connection:
                 if not await self._context.policy.holds_anywhere(connection, self.actor, action, now()):
                     raise self._hidden()
         if self.identity.only_actions is not None and action not in self.identity.only_actions:
             raise ForbiddenError(f"This key may not {action.value}.")
         self._listed = action
+        self._tenant_session.tenants = self._tenants_of_actor
         self._tenant_session.list_parameters = self._context.policy.asking(self.actor, now())
 
     def only_visible(self, statement: Select[Any], model: type[Base]) -> Select[Any]:
@@ -156,6 +158,10 @@ class UnitOfWork:
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
         self._tenant_session.pin_tenant(organization_id)
+
+    def use_jobs_role(self) -> None:
+        """Run the transaction, which has not begun, as the role for jobs: only that one may remove events."""
+        self._tenant_session.bind = self._context.database.for_jobs.writer.sync_engine
 
     def record(self, action: AuditAction, subject: Subject | Located, *, correlation_id: str | None = None, **details: Any) -> None:
         """Write an audit event with the commit, in the same transaction; ``correlation_id`` wins over the request's own."""
@@ -213,9 +219,13 @@ class UnitOfWork:
         await _run(self._after_rollback)
 
     async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
-        async with self._context.database.open_read() as connection:
+        async with self._context.database.open_read(Tenants.of_row(key, value)) as connection:
             found = await self._context.policy.locate(connection, self.actor, key, value, now())
         return found if found is None else replace(found, only_actions=self.identity.only_actions)
+
+    @property
+    def _tenants_of_actor(self) -> Tenants:
+        return Tenants.of_subjects([(self.actor.type.value, self.actor.id)])
 
     @property
     def _tenant_session(self) -> TenantSession:
