@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.pool import ConnectionPoolEntry
 
 SETTING: Final = "saasbase.organizations"
 OF_SUBJECTS: Final = "saasbase_tenants_of_subjects"
@@ -70,9 +71,9 @@ def confine(connection: Connection, tenants: Tenants | None) -> None:
         driver.next_tenants = tenants
 
 
-def forget(connection: Connection) -> None:
-    """Let a transaction that says nothing see no tenant."""
-    confine(connection, None)
+def forget(connection: Any, _entry: ConnectionPoolEntry, _lent: Any) -> None:
+    """Let nothing that was said to a connection reach the next one who takes it from the pool."""
+    connection.driver_connection.next_tenants = None
 
 
 def _quote(text: str) -> str:

@@ -167,11 +167,7 @@ class Database:
     @asynccontextmanager
     async def open_read(self, tenants: Tenants | None = None) -> AsyncIterator[AsyncConnection]:
         """A connection in which every statement stands alone; with row-level security a transaction that sees these tenants only."""
-        if not self.row_level_security:
-            async with self.reader.connect() as connection:
-                yield connection
-            return
-        async with self.writer.begin() as connection:
+        async with self.reader.connect() as connection:
             confine(cast("Connection", connection.sync_connection), tenants)
             yield connection
 
@@ -219,7 +215,7 @@ class Database:
             connect_args=options,
         )
         if self.row_level_security:
-            event.listen(engine.sync_engine, "begin", forget)
+            event.listen(engine.sync_engine, "checkout", forget)
         return engine
 
 

@@ -1,6 +1,7 @@
 """The second wall: PostgreSQL itself shows a transaction the rows of its tenants and no others, whatever the statement."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -75,6 +76,13 @@ class World:
     def id_of(self, model: Any, tenant: Place, column: str = "id") -> Any:
         return next(values[column] for table, values in self.rows if table is model and values["organization_id"] == tenant.organization_id)
 
+    @asynccontextmanager
+    async def confined(self, tenants: Tenants) -> AsyncIterator[AsyncConnection]:
+        """A transaction of the service's own role, with no fence but the database's."""
+        async with self.database.writer.begin() as connection:
+            confine(connection.sync_connection, tenants)  # type: ignore[arg-type] # it is open
+            yield connection
+
 
 @pytest.fixture
 async def world(database_url: str) -> AsyncIterator[World]:
@@ -143,9 +151,9 @@ async def test_a_row_of_another_tenant_can_be_neither_written_nor_reached(world:
         insert(Base.metadata.tables["organizations"]).values(**row, slug="new"),
     ):
         with pytest.raises(DBAPIError, match="violates row-level security policy"):
-            async with world.database.open_read(Tenants.exactly(ours)) as connection:
+            async with world.confined(Tenants.exactly(ours)) as connection:
                 await connection.execute(statement)
-    async with world.database.open_read(Tenants.exactly(ours)) as connection:
+    async with world.confined(Tenants.exactly(ours)) as connection:
         assert (await connection.execute(update(PROJECTS).values(name="changed"))).rowcount == 1
         assert (await connection.execute(delete(PROJECTS).where(PROJECTS.c.organization_id == theirs))).rowcount == 0
         await connection.execute(insert(PROJECTS).values(**row, organization_id=ours))
@@ -169,8 +177,8 @@ async def test_each_transaction_of_a_session_is_confined_and_the_next_one_is_not
 
 
 async def test_a_transaction_that_never_began_leaves_nothing_to_the_next(world: World) -> None:
-    async with world.database.writer.begin() as connection:
-        confine(connection.sync_connection, Tenants.exactly(world.ours.ref.id))  # type: ignore[arg-type] # it is open
+    async with world.confined(Tenants.exactly(world.ours.ref.id)):
+        pass
     async with world.database.writer.begin() as connection:
         assert await names_seen(connection) == []
     async with world.database.reader.connect() as connection:
@@ -244,7 +252,7 @@ async def test_the_role_of_requests_adds_audit_events_and_never_changes_one(worl
     events = Base.metadata.tables["audit_events"]
     for statement in (update(events).values(action="CHANGED"), delete(events)):
         with pytest.raises(DBAPIError, match="permission denied for table audit_events"):
-            async with world.database.open_read(Tenants.exactly(world.ours.ref.id)) as connection:
+            async with world.confined(Tenants.exactly(world.ours.ref.id)) as connection:
                 await connection.execute(statement)
     context = WorkContext(world.database, BuiltinPolicyEngine(), DeniedAttempts())
     work = UnitOfWork(context, Identity(ALICE, "header"), Origin(), is_read_only=False)
