@@ -21,17 +21,18 @@ _ADVISORY_LOCK: Final = 7_230_519_684_112_346
 _ITERATIONS: Final = 4096  # what PostgreSQL itself takes
 
 _ROLE: Final = text("SELECT current_user AS name, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+_FUNCTIONS: Final = text(
+    "SELECT oid::regprocedure::text AS name, has_function_privilege(oid, 'EXECUTE') AS is_granted FROM pg_proc"
+    " WHERE pronamespace = current_schema()::regnamespace AND prosecdef AND left(proname, 9) = 'saasbase_'"
+)
 _TABLES: Final = text(
     "SELECT c.relname AS name, pg_has_role(c.relowner, 'MEMBER') AS is_owned,"
+    " has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AS is_granted,"
     " c.relrowsecurity AND c.relforcerowsecurity AND bool_or(p.polname = 'tenant') IS TRUE AS is_protected,"
     " NOT row_security_active(c.oid) OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true'"
     "  AND (SELECT bool_or(r = 0 OR pg_has_role(r, 'USAGE')) FROM unnest(p.polroles) AS r)) IS TRUE AS is_open"
     " FROM pg_class AS c LEFT JOIN pg_policy AS p ON p.polrelid = c.oid"
     " WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY(:names) GROUP BY c.oid ORDER BY c.relname"
-)
-_FUNCTIONS: Final = text(
-    "SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE p.pronamespace = current_schema()::regnamespace"
-    " AND p.prosecdef AND left(p.proname, 9) = 'saasbase_'"
 )
 
 
@@ -40,7 +41,7 @@ class DatabaseRoleError(RuntimeError):
 
 
 async def require_roles(database: Database) -> None:
-    """Refuse to serve when a role sees more, or less, than its work needs. Asks PostgreSQL four short questions at start.
+    """Refuse to serve when a role sees more, or less, than its work needs. Asks PostgreSQL five short questions at start.
 
     Raises:
         DatabaseRoleError: says in one line what to do.
@@ -48,6 +49,9 @@ async def require_roles(database: Database) -> None:
     role, tables = await _look(database)
     if database.row_level_security:
         _require_confined(role, tables)
+        async with database.open_read() as connection:
+            functions = list((await connection.execute(_FUNCTIONS)).all())
+        _require_rights("SAASBASE_DB_URL", role, [*tables, *functions])
     elif hidden := [table.name for table in tables if not table.is_open]:
         raise DatabaseRoleError(
             f"SAASBASE_DB_URL: the role {role.name} sees no row of {', '.join(hidden)}:"
@@ -60,6 +64,14 @@ async def require_roles(database: Database) -> None:
                 f"SAASBASE_DATABASE__JOBS_URL: the role {role.name} does not see every tenant's {', '.join(hidden)}:"
                 " name a role for jobs, and run 'saasbase migrate --create-roles'"
             )
+        _require_rights("SAASBASE_DATABASE__JOBS_URL", role, tables)
+
+
+def _require_rights(setting: str, role: Any, needed: list[Any]) -> None:
+    if closed := [item.name for item in needed if not item.is_granted]:
+        raise DatabaseRoleError(
+            f"{setting}: the role {role.name} has no right to use {', '.join(closed)}: run 'saasbase migrate --create-roles'"
+        )
 
 
 def _require_confined(role: Any, tables: list[Any]) -> None:

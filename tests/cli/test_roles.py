@@ -230,6 +230,12 @@ async def test_a_role_that_would_see_nothing_is_refused(database_url: str, owner
         ("DROP TABLE api_calls", "not forced on api_calls"),
         ("CREATE POLICY more ON executions USING (true)", "sees every tenant's executions"),
         (f"CREATE POLICY more ON executions FOR SELECT TO {APP} USING (true)", "sees every tenant's executions"),
+        (f"REVOKE INSERT ON executions FROM {APP}", "SAASBASE_DB_URL: the role saasbase_app has no right to use executions"),
+        (f"REVOKE SELECT ON groups FROM {JOBS}", "SAASBASE_DATABASE__JOBS_URL: the role saasbase_jobs has no right to use groups"),
+        (
+            f"REVOKE EXECUTE ON FUNCTION saasbase_tenant_of_projects_by_id FROM {APP}",
+            "has no right to use saasbase_tenant_of_projects_by_id(uuid)",
+        ),
         ("DROP POLICY jobs ON document_versions", "does not see every tenant's document_versions"),
     ],
 )

@@ -23,7 +23,7 @@ def as_role(url: str, role: str) -> str:
     if url.startswith("sqlite"):
         return url
     parts = urlsplit(url)
-    return parts._replace(netloc=f"{role}:{role}@{parts.hostname}:{parts.port}").geturl()
+    return parts._replace(netloc=f"{role}:{role}@{parts.hostname}:{parts.port or 5432}").geturl()
 
 
 def wall_of(url: str) -> SecondWall:
