@@ -1,8 +1,11 @@
 """The second wall: PostgreSQL itself shows a transaction the rows of its tenants and no others, whatever the statement."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +19,7 @@ from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin, Subject
 from app.authz.builtin import BuiltinPolicyEngine
 from app.authz.tree import KEYS
+from app.blobs.sweeper import sweep
 from app.core.actors import Actor, ActorType, Identity
 from app.core.events import AuditAction
 from app.core.permissions import Role
@@ -24,8 +28,10 @@ from app.db.confinement import OF_SUBJECTS, SETTING, Tenants, confine, lookup_na
 from app.db.engine import Database, PoolLimits
 from app.models import ApiKey, ApiKeySecret, Execution, Organization, Project
 from app.unit_of_work import UnitOfWork, WorkContext
+from tests.conftest import make_settings, open_service
 from tests.support import rows
 from tests.support.database import OWNER, behind, wall_of
+from tests.support.keys import key_of
 from tests.support.rows import Place, Rows
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)]  # SQLite has no such thing
@@ -263,3 +269,36 @@ async def test_the_role_of_requests_adds_audit_events_and_never_changes_one(worl
     async with world.database.for_jobs.writer.begin() as connection:
         tenants = (await connection.execute(delete(events).returning(events.c.organization_id))).scalars().all()
     assert sorted(tenants) == sorted([world.ours.ref.id] * 2 + [world.theirs.ref.id]), "the role for jobs sees every tenant"
+
+
+async def test_finding_a_row_costs_two_messages_beside_its_statement(world: World) -> None:
+    """That it is one statement is shown in tests/contract; the driver tells of plain messages only."""
+    work = UnitOfWork(
+        WorkContext(world.database, BuiltinPolicyEngine(), DeniedAttempts()), Identity(ALICE, "header"), Origin(), is_read_only=True
+    )
+    await work.locate_ref(world.our_project.ref)  # the first time the statement is prepared, and the types it knows are looked up
+    sent: list[str] = []
+    async with world.database.reader.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+    driver.add_query_logger(lambda message: sent.append(message.query.split()[0]))  # type: ignore[union-attr] # the driver's own
+    await work.locate_ref(world.our_project.ref)
+    await asyncio.sleep(0)
+    assert sent == ["BEGIN;", "ROLLBACK;"]
+
+
+async def test_without_the_setting_reads_are_no_transactions_and_one_role_does_everything(owner_url: str, tmp_path: Path) -> None:
+    async with open_service(make_settings(owner_url, tmp_path)) as service:
+        alice = service.as_("user:alice")
+        organization = await alice.new_organization()
+        bearer, _ = await key_of(service, alice, "ORGANIZATION", organization["id"], "ORG_MEMBER")
+        project = await alice.new_project(organization["id"])
+        await alice.new_document(project["id"])
+        await bearer.get(f"/projects/{project['id']}")
+        assert (await bearer.get("/projects")).json()["total_items"] == 1
+        database = service.runtime.context.database
+        assert await service.runtime.key_uses.write(database) == 1
+        assert (await sweep(database, service.runtime.store, timedelta())).removed == 0
+        await alice.delete("/audit-events", 200, params={"organization_id": organization["id"]})
+        async with database.open_read(Tenants.exactly(uuid4())) as connection:
+            assert await names_seen(connection) == ["project"]
+            assert not (await connection.get_raw_connection()).driver_connection.is_in_transaction()  # type: ignore[union-attr]
