@@ -12,6 +12,7 @@ ALLOWED = {
     "open_read": {
         "app/db/engine.py": "defines it, and pings",
         "app/db/migrations.py": "reads the schema's version, which belongs to no tenant",
+        "app/db/roles.py": "asks what a role may see, before the service serves",
         "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
         "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
@@ -38,13 +39,36 @@ ALLOWED = {
         "app/db/engine.py": "SELECT 1",
         "app/db/migrations.py": "takes the advisory lock",
         "app/models/execution.py": "the condition of a partial index",
+        "app/db/roles.py": "reads the catalogue, and takes an advisory lock",
     },
-    "exec_driver_sql": {"app/db/engine.py": "BEGIN IMMEDIATE"},
+    "exec_driver_sql": {
+        "app/db/engine.py": "BEGIN IMMEDIATE",
+        "app/db/roles.py": "makes roles, grants and policies, which take no parameters",
+    },
     "writer": {
         "app/db/engine.py": "defines it",
         "app/db/migrations.py": "changes the schema",
+        "app/db/roles.py": "makes roles, as the one that owns the tables",
         "app/unit_of_work.py": "opens the fenced session on it",
         "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
+    },
+    "for_jobs": {
+        "app/db/engine.py": "defines it",
+        "app/db/roles.py": "asks whether its role sees every tenant",
+        "app/main.py": "names the role that is to be made",
+        "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
+        "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
+        "app/unit_of_work.py": "gives a transaction that prunes events the role that may",
+        "app/resources/executions/deadlines.py": "asks which tenants have executions past their deadline",
+    },
+    "use_jobs_role": {
+        "app/unit_of_work.py": "defines it",
+        "app/resources/audit_events/repository.py": "the role of requests removes no events",
+    },
+    "confine": {
+        "app/db/confinement.py": "defines it",
+        "app/db/engine.py": "confines a read",
+        "app/db/tenancy.py": "confines each transaction of a session",
     },
     "reader": {"app/db/engine.py": "defines it", "app/unit_of_work.py": "opens the fenced session on it"},
     "pin": {

@@ -20,12 +20,14 @@ from app.core.clock import now
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.core.permissions import ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceType
+from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.models import Document, Organization, Project
 from app.resources.documents.repository import DocumentRepository
 from app.resources.documents.schemas import DocumentListQuery
 from app.unit_of_work import UnitOfWork, WorkContext
 from tests.support import rows
+from tests.support.database import open_database
 from tests.support.rows import Place, Rows
 
 pytestmark = pytest.mark.anyio
@@ -152,14 +154,19 @@ async def world(database_url: str) -> AsyncIterator[World]:
     everything = home_rows + other_rows + project_rows + document_rows + other_project_rows + rows.document(other_project)[1]
     for case in cases:
         everything += rows_of(case, places[case.level], home, other)
-    async with rows.open_database(database_url) as database:
+    async with open_database(database_url) as database:
         await rows.write(database, everything)
         yield World(database, places, other, cases)
 
 
+def tenants_of(asker: Asker) -> Tenants:
+    known = asker.groups.organization_id if asker.groups is not None else None
+    return Tenants.of_subjects([(asker.actor.type.value, asker.actor.id)], known)
+
+
 async def test_a_role_carries_exactly_its_actions_however_it_is_held(world: World) -> None:
     wrong = []
-    async with world.database.open_read() as connection:
+    async with world.database.open_read(Tenants.exactly(world.places[ResourceType.ORGANIZATION].organization_id)) as connection:
         for case, asked in product(world.cases, LEVELS):
             located = await world.locate(connection, case, world.places[asked])
             expected = case.expected(asked)
@@ -173,23 +180,25 @@ async def test_a_role_carries_exactly_its_actions_however_it_is_held(world: Worl
 async def test_a_list_holds_a_row_exactly_when_the_role_carries_the_action(world: World) -> None:
     wrong = []
     ways = {"direct", "nested group", "same-named group of the other tenant"} | {way for way in GIVING_WAYS + EMPTY_WAYS if "token" in way}
-    async with world.database.open_read() as connection:
-        for case, (asked, model), action in product([case for case in world.cases if case.way in ways], MODELS.items(), Action):
-            if case.way != "direct" and action not in {Action.MEMBER_MANAGE, Action.METADATA_READ}:
-                continue
-            asker = world.asker(case)
-            statement = select(model.id).where(ENGINE.visible_rows(model, action, asker))
-            found = (await connection.execute(statement, dict(ENGINE.asking(asker, now())))).scalars().all()
-            if list(found) != ([world.places[asked].ref.id] if action in case.expected(asked) else []):
-                wrong.append((case, asked.value, action.value))
+    for case in [case for case in world.cases if case.way in ways]:
+        asker = world.asker(case)
+        async with world.database.open_read(tenants_of(asker)) as connection:
+            for (asked, model), action in product(MODELS.items(), Action):
+                if case.way != "direct" and action not in {Action.MEMBER_MANAGE, Action.METADATA_READ}:
+                    continue
+                statement = select(model.id).where(ENGINE.visible_rows(model, action, asker))
+                found = (await connection.execute(statement, dict(ENGINE.asking(asker, now())))).scalars().all()
+                if list(found) != ([world.places[asked].ref.id] if action in case.expected(asked) else []):
+                    wrong.append((case, asked.value, action.value))
     assert wrong == []
 
 
 async def test_holding_an_action_anywhere_follows_the_matrix(world: World) -> None:
-    async with world.database.open_read() as connection:
-        for case, action in product(world.cases, (Action.ORGANIZATION_READ, Action.METADATA_READ, Action.MEMBER_MANAGE)):
-            held = await ENGINE.holds_anywhere(connection, world.asker(case), action, now())
-            assert held is (action in case.expected(case.level)), (case, action)
+    for case, action in product(world.cases, (Action.ORGANIZATION_READ, Action.METADATA_READ, Action.MEMBER_MANAGE)):
+        asker = world.asker(case)
+        async with world.database.open_read(tenants_of(asker)) as connection:
+            held = await ENGINE.holds_anywhere(connection, asker, action, now())
+        assert held is (action in case.expected(case.level)), (case, action)
 
 
 async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_url: str) -> None:
@@ -199,11 +208,11 @@ async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_
     granted, grouped = Actor(ActorType.USER, "granted"), Actor(ActorType.USER, "grouped")
     everything += rows.grant(home, granted, Role.ORG_MEMBER, moment) + rows.group(home, "g") + rows.member(home, "g", grouped, moment)
     everything += rows.grant(home, Actor(ActorType.GROUP, "g"), Role.ORG_MEMBER)
-    async with rows.open_database(database_url) as database:
+    async with open_database(database_url) as database:
         await rows.write(database, everything)
-        async with database.open_read() as connection:
-            for actor, (at, is_live) in product((granted, grouped), ((moment - tick, True), (moment, False), (moment + tick, False))):
-                asker = Asker(actor)
+        for actor, (at, is_live) in product((granted, grouped), ((moment - tick, True), (moment, False), (moment + tick, False))):
+            asker = Asker(actor)
+            async with database.open_read(tenants_of(asker)) as connection:
                 located = await ENGINE.locate(connection, asker, Organization.id, home.ref.id, at)
                 assert located is not None
                 assert located.granted == (ROLE_ACTIONS[Role.ORG_MEMBER] if is_live else set())
