@@ -25,7 +25,8 @@ def run(connection: Connection) -> None:
 
 
 async def run_by_itself() -> None:
-    database = Database.from_url(load_settings().db_url.get_secret_value())
+    settings = load_settings()
+    database = Database.from_url((settings.database.migration_url or settings.db_url).get_secret_value())
     try:
         async with database.writer.begin() as connection:
             await connection.run_sync(run)

@@ -14,6 +14,7 @@ import typer
 
 from app.db.engine import DatabaseURLError
 from app.db.migrations import SchemaVersionError
+from app.db.roles import DatabaseRoleError
 from app.settings import LogFormat, Settings, SettingsError, load_settings
 
 Result = TypeVar("Result")
@@ -81,23 +82,17 @@ def serve(
 
 
 @cli.command()
-def migrate() -> None:
+def migrate(
+    create_roles: Annotated[bool, typer.Option("--create-roles", help="Also make the roles named in the URLs, with their rights.")] = False,
+) -> None:
     """Bring the database schema to this release's version. Safe to run from many places at once."""
     from app.db.migrations import head_version
-    from app.db.migrations import migrate as run_migrations
-    from app.main import make_database
+    from app.main import migrate_database
 
-    settings = _settings()
-
-    async def bring_to_head() -> None:
-        database = make_database(settings)
-        try:
-            await run_migrations(database)
-        finally:
-            await database.aclose()
-
-    _run(bring_to_head())
+    new = _run(migrate_database(_settings(), with_roles=create_roles))
     print(f"schema is at {head_version()}")
+    for name in new:
+        print(f"created the role {name}")
 
 
 @cli.command()
@@ -203,9 +198,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
 
     try:
         return asyncio.run(_settled(work))
-    except DatabaseURLError as error:
-        _fail(f"SAASBASE_DB_URL: {error}")
-    except (SchemaVersionError, SettingsError) as error:
+    except (DatabaseURLError, SchemaVersionError, DatabaseRoleError, SettingsError) as error:
         _fail(str(error))
     except OpenFGAError as error:
         _fail(f"OpenFGA (SAASBASE_AUTHZ__OPENFGA__URL) {error}")

@@ -29,8 +29,9 @@ from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError
 from app.core.actors import Actor
 from app.core.errors import AppError
-from app.db.engine import Database, PoolLimits
+from app.db.engine import Database, PoolLimits, SecondWall, read_url
 from app.db.migrations import migrate, require_head
+from app.db.roles import create_roles, require_roles
 from app.http import docs, ops, well_known
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
@@ -53,16 +54,43 @@ def make_database(settings: Settings) -> Database:
     """The database the settings name.
 
     Raises:
-        DatabaseURLError: it is of no kind this service takes.
+        DatabaseURLError: it is of no kind this service takes, or cannot do what is asked of it.
     """
-    limits = PoolLimits(
+    jobs = settings.database.jobs_url
+    wall = SecondWall(
+        row_level_security=settings.database.row_level_security,
+        jobs_url=read_url("SAASBASE_DATABASE__JOBS_URL", jobs.get_secret_value()) if jobs is not None else None,
+    )
+    return Database(read_url("SAASBASE_DB_URL", settings.db_url.get_secret_value()), _limits(settings), wall)
+
+
+async def migrate_database(settings: Settings, *, with_roles: bool) -> list[str]:
+    """Bring the schema to this release as the role that owns it; with the roles the settings name, returns those that are new.
+
+    Raises:
+        DatabaseURLError: see ``make_database``.
+        DatabaseRoleError: see ``create_roles``.
+    """
+    target, given = make_database(settings), settings.database.migration_url
+    url = read_url("SAASBASE_DATABASE__MIGRATION_URL", given.get_secret_value()) if given is not None else target.url
+    owner = Database(url, _limits(settings))
+    try:
+        await migrate(owner)
+        jobs_url = target.for_jobs.url if target.for_jobs is not target else None
+        return await create_roles(owner, target.url, jobs_url) if with_roles else []
+    finally:
+        await owner.aclose()
+        await target.aclose()
+
+
+def _limits(settings: Settings) -> PoolLimits:
+    return PoolLimits(
         size=settings.database.pool_size,
         checkout_seconds=settings.database.pool_timeout_seconds,
         statement_seconds=settings.database.statement_timeout_seconds,
         lock_seconds=settings.database.lock_timeout_seconds,
         transaction_pooler=settings.database.transaction_pooler,
     )
-    return Database.from_url(settings.db_url.get_secret_value(), limits)
 
 
 def make_store(settings: Settings) -> DiskBlobStore:
@@ -93,11 +121,13 @@ async def prepare_schema(database: Database) -> None:
 
     Raises:
         SchemaVersionError: the PostgreSQL schema is not the one this release needs.
+        DatabaseRoleError: a role sees more, or less, than its work needs.
     """
     if database.is_sqlite:
         await migrate(database)
     else:
         await require_head(database)
+        await require_roles(database)
 
 
 def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolver | None = None) -> FastAPI:
@@ -163,8 +193,8 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
     pepper = settings.api_keys.pepper.get_secret_value().encode()
     keys = KeyVerifier(database, pepper)
     tokens = JwtVerifier(settings.jwt.issuers, settings.jwt.algorithms, settings.jwt.leeway_seconds) if settings.jwt.issuers else None
-    verifier = KeyOrTokenVerifier(keys, tokens) if tokens is not None else keys
-    bearer = GuessLimiter(verifier) if settings.api_keys.guess_limit else verifier
+    guarded = GuessLimiter(keys) if settings.api_keys.guess_limit else keys  # signatures of tokens cannot be guessed
+    bearer = KeyOrTokenVerifier(guarded, tokens) if tokens is not None else guarded
     return Runtime(
         context=_make_context(settings, database),
         tokens=tokens,

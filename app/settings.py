@@ -73,6 +73,7 @@ def _distinct(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
     return issuers
 
 
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: _networks(_split(v)))]
 
 
@@ -83,7 +84,7 @@ class Section(BaseModel):
 
 
 class DatabaseSettings(Section):
-    """The connection pool and its limits."""
+    """The connection pool and its limits, and the roles that keep tenants apart."""
 
     pool_size: int = Field(default=8, ge=1, le=200)
     """Connections per worker process; 4 to 8 are best on a small machine."""
@@ -95,6 +96,12 @@ class DatabaseSettings(Section):
     """PostgreSQL: a wait for a lock that takes longer fails; SQLite: how long a writer waits for another process."""
     transaction_pooler: bool = False
     """Set to true behind PgBouncer in transaction pooling mode: no prepared statement outlives its transaction."""
+    row_level_security: bool = False
+    """PostgreSQL: name the tenants of each transaction, so that row-level security confines it; needs a jobs URL and roles of their own."""
+    jobs_url: OptionalSecret = None
+    """PostgreSQL: URL with the role for the service's own jobs, which concern every tenant; empty = the same as SAASBASE_DB_URL."""
+    migration_url: OptionalSecret = None
+    """URL with the role that owns the tables, used by 'saasbase migrate' only; empty = the same as SAASBASE_DB_URL."""
 
 
 class LocalStorageSettings(Section):
@@ -123,7 +130,7 @@ class ActorSettings(Section):
     """Request header that names the actor as type:id, believed only from trusted proxies."""
     trusted_proxies: Networks = ()
     """Comma-separated networks (CIDR) whose requests may name their actor in the header; empty = the header is ignored."""
-    proxy_secret: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
+    proxy_secret: OptionalSecret = None
     """When not empty, a trusted proxy must also send this value in X-SaaSBase-Proxy-Secret."""
     anonymous: Annotated[str, AfterValidator(_actor_or_nobody)] = "service:anonymous"
     """Actor of a caller who shows no identity; empty = such callers are answered 401."""

@@ -24,6 +24,7 @@ from app.core.events import AuditAction, Outcome
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef
 from app.db.base import Base
+from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.db.tenancy import TenantSession, rows_filtered
 from app.models import AuditEvent
@@ -107,7 +108,7 @@ class UnitOfWork:
 
     async def holds_directly(self, ref: ResourceRef, role: Role) -> bool:
         """Whether the actor himself, not a group of his, was given that role on that resource."""
-        async with self._context.database.open_read() as connection:
+        async with self._context.database.open_read(Tenants.of_row(KEYS[ref.type], ref.id)) as connection:
             return await holds_directly(connection, ref, self.actor, role)
 
     def asker_of(self, actor: Actor) -> Asker:
@@ -115,9 +116,10 @@ class UnitOfWork:
         return next((identity.asker for _, identity in self._parties if identity.actor == actor), Asker(actor))
 
     @asynccontextmanager
-    async def open_questions(self) -> AsyncIterator[tuple[AsyncConnection, PolicyEngine]]:
-        """For questions about authorization: the policy engine, and a connection that only reads."""
-        async with self._context.database.open_read() as connection:
+    async def open_questions(self, organization_id: UUID | None = None) -> AsyncIterator[tuple[AsyncConnection, PolicyEngine]]:
+        """For questions about authorization in one organization, or in all the actor knows: the engine, and a connection that reads."""
+        tenants = Tenants.exactly(organization_id) if organization_id is not None else self._tenants_of_actor
+        async with self._context.database.open_read(tenants) as connection:
             yield connection, self._context.policy
 
     async def find_by(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
@@ -154,7 +156,7 @@ class UnitOfWork:
             UnauthenticatedError: the caller is anonymous and holds the action on nothing.
         """
         if self.identity.is_anonymous:
-            async with self._context.database.open_read() as connection:
+            async with self._context.database.open_read(self._tenants_of_actor) as connection:
                 if not await self._context.policy.holds_anywhere(connection, self.identity.asker, action, now()):
                     raise self._hidden()
         self.confine_lists(action)
@@ -179,6 +181,10 @@ class UnitOfWork:
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
         self._tenant_session.pin_tenant(organization_id)
+
+    def use_jobs_role(self) -> None:
+        """Run the transaction, which has not begun, as the role for jobs: only that one may remove events."""
+        self._tenant_session.bind = self._context.database.for_jobs.writer.sync_engine
 
     def record(self, action: AuditAction, subject: Subject | Located, *, correlation_id: str | None = None, **details: Any) -> None:
         """Write an audit event with the commit, in the same transaction; ``correlation_id`` wins over the request's own."""
@@ -242,7 +248,7 @@ class UnitOfWork:
         await _run(self._after_rollback)
 
     async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
-        async with self._context.database.open_read() as connection:
+        async with self._context.database.open_read(Tenants.of_row(key, value)) as connection:
             found = await self._context.policy.locate(connection, self.identity.asker, key, value, now())
             principal = self.identity.on_behalf_of
             if found is None or principal is None:
@@ -261,8 +267,16 @@ class UnitOfWork:
         if self.identity.only_actions is not None and action not in self.identity.only_actions:
             raise ForbiddenError(f"This credential may not {action.value}.")
         self._listed = listed
+        session = self._tenant_session
+        if session.pin is None:
+            session.tenants = self._tenants_of_actor
         asking, at = self._context.policy.asking, now()
-        self._tenant_session.list_parameters = {name: value for slot, asker, _ in listed for name, value in asking(asker, at, slot).items()}
+        session.list_parameters = {name: value for slot, asker, _ in listed for name, value in asking(asker, at, slot).items()}
+
+    @property
+    def _tenants_of_actor(self) -> Tenants:
+        groups = self.identity.groups
+        return Tenants.of_subjects([(self.actor.type.value, self.actor.id)], groups.organization_id if groups is not None else None)
 
     @property
     def _tenant_session(self) -> TenantSession:

@@ -110,14 +110,14 @@ def run_reference(folder: Path, database_url: str | None = None) -> Iterator[Run
         process.wait(30)
 
 
-def new_postgres_database(server_url: str) -> str:
+def new_postgres_database(server_url: str, owner: str = "CURRENT_USER") -> str:
     """The URL of an empty database on that server."""
     name = f"bench_{uuid4().hex[:12]}"
 
     async def create() -> None:
         connection = await asyncpg.connect(f"{server_url}/postgres")
         try:
-            await connection.execute(f"CREATE DATABASE {name}")
+            await connection.execute(f"CREATE DATABASE {name} OWNER {owner}")
         finally:
             await connection.close()
 

@@ -20,6 +20,7 @@ from app.http.runtime import Runtime
 from app.main import create_app
 from app.settings import Settings
 from tests.support import openfga
+from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles, section_of
 from tests.support.openfga import OpenFGAServer, run_openfga
 from tests.support.postgres import run_postgres
 from tests.support.server import Server, run_server
@@ -60,7 +61,10 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh, migrated database; each test that asks for it runs once on SQLite and once on PostgreSQL."""
+    """The URL of a fresh, migrated database; each test that asks for it runs once on SQLite and once on PostgreSQL.
+
+    On PostgreSQL it names the role of the service, for which row-level security holds.
+    """
     if request.param == "sqlite":
         path = tmp_path / "test.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
@@ -68,11 +72,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     server: str = request.getfixturevalue("postgres_url")
     name = f"test_{uuid4().hex}"
-    asyncio.run(_run_sql(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    asyncio.run(run_sql_on(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}"))
     try:
-        yield f"{server}/{name}"
+        yield as_role(f"{server}/{name}", APP)
     finally:
-        asyncio.run(_run_sql(server, f"DROP DATABASE {name} WITH (FORCE)"))
+        asyncio.run(run_sql_on(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def owner_url(database_url: str) -> str:
+    """The same database for the role that owns its tables."""
+    return as_role(database_url, OWNER)
 
 
 @pytest.fixture
@@ -85,6 +95,7 @@ def make_settings(database_url: str, folder: Path, **changes: Any) -> Settings:
     """The same with changes to single sections."""
     given: dict[str, Any] = {
         "db_url": database_url,
+        "database": section_of(database_url),
         "storage": {"local": {"base_path": folder / "documents"}, "sweep_interval_seconds": 0},
         "actor": {"trusted_proxies": "127.0.0.1/32"},
     }
@@ -220,9 +231,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 async def _make_postgres_template(server: str) -> None:
-    await _run_sql(server, f"DROP DATABASE IF EXISTS {TEMPLATE}")
-    await _run_sql(server, f"CREATE DATABASE {TEMPLATE}")
-    await _migrate(f"{server}/{TEMPLATE}")
+    await make_owner(server)
+    await run_sql_on(server, f"DROP DATABASE IF EXISTS {TEMPLATE}")
+    await run_sql_on(server, f"CREATE DATABASE {TEMPLATE} OWNER {OWNER}")
+    await migrate_with_roles(f"{server}/{TEMPLATE}")
 
 
 async def _migrate(url: str) -> None:
@@ -233,7 +245,8 @@ async def _migrate(url: str) -> None:
         await database.aclose()
 
 
-async def _run_sql(server: str, statement: str) -> None:
+async def run_sql_on(server: str, statement: str) -> None:
+    """Run a statement as the server's superuser."""
     connection = await asyncpg.connect(f"{server}/postgres")
     try:
         await connection.execute(statement)

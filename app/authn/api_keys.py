@@ -14,6 +14,7 @@ from app.core.clock import now
 from app.core.errors import MalformedCredentialError, UnauthenticatedError
 from app.core.keys import hash_secret, read_token
 from app.core.permissions import Action
+from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.models import ApiKey, ApiKeySecret
 from app.models.audit_event import MAX_IP
@@ -57,7 +58,7 @@ class KeyUses:
         if uses:
             rows = [{"key_id": key, "used_at": at, "used_ip": address} for key, (at, address) in sorted(uses.items())]
             try:
-                async with database.writer.begin() as connection:
+                async with database.for_jobs.writer.begin() as connection:
                     await connection.execute(_MARK_USED, rows)
             except BaseException:
                 self._uses = uses | self._uses
@@ -85,7 +86,7 @@ class KeyVerifier:
         token = read_token(token_text)
         if token is None:
             raise MalformedCredentialError(REFUSED)
-        async with self._database.open_read() as connection:
+        async with self._database.open_read(Tenants.of_row(ApiKeySecret.prefix, token.prefix)) as connection:
             found = (await connection.execute(_BY_PREFIX, {"prefix": token.prefix})).one_or_none()
         stored = found.hash if found is not None else "0" * 64
         shown = hash_secret(token.secret, token.algorithm, self._pepper)

@@ -40,7 +40,7 @@ class Outbox:
     """Sends what is written down, organization by organization, in order. Any number of processes may send at once."""
 
     def __init__(self, database: Database, client: OpenFGAClient) -> None:
-        self._database = database
+        self._database = database.for_jobs  # what concerns every tenant is read by who sees every tenant
         self._client = client
         self._awake = asyncio.Event()
         self._stuck: set[UUID] = set()

@@ -64,6 +64,7 @@ async def reconcile(database: Database, client: OpenFGAClient, outbox: Outbox, *
     Raises:
         OpenFGAError: the server does not answer, or refuses.
     """
+    database = database.for_jobs
     if not is_dry_run:
         await outbox.send()
     stored = {one.key: one.expires_at async for one in client.read_all()}

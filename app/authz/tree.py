@@ -7,7 +7,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.authz.engine import ScopeColumns
 from app.core.resources import ResourceType
 from app.db.base import Base
-from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, ExecutionEvent, Organization, Project
+from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, Organization, Project
 
 # For each table that can be located or listed: the column that names each scope of a row, nearest first.
 SCOPES: Final[dict[type[Base], ScopeColumns]] = {
@@ -30,7 +30,6 @@ SCOPES: Final[dict[type[Base], ScopeColumns]] = {
     },
     # Executions and keys are no level of their own: what may be done to them is asked on the project or organization they belong to.
     Execution: {ResourceType.PROJECT: Execution.project_id, ResourceType.ORGANIZATION: Execution.organization_id},
-    ExecutionEvent: {ResourceType.PROJECT: ExecutionEvent.project_id, ResourceType.ORGANIZATION: ExecutionEvent.organization_id},
     ApiKey: {ResourceType.PROJECT: ApiKey.project_id, ResourceType.ORGANIZATION: ApiKey.organization_id},
     AuditEvent: {
         ResourceType.PROJECT: AuditEvent.project_id,

@@ -33,7 +33,7 @@ async def sweep(database: Database, store: BlobStore, min_age: timedelta) -> Swe
     """
     examined = removed = 0
     async for uris in store.list_older_than(now() - min_age):
-        async with database.open_read() as connection:
+        async with database.for_jobs.open_read() as connection:
             named = set((await connection.execute(_NAMED, {"uris": uris})).scalars())
         for uri in uris:
             if uri not in named:

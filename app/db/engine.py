@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from sqlalchemy import URL, event, make_url, text
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from app.db.confinement import ConfinableConnection, Tenants, confine, forget
+
 SQLITE_READERS = 4
+JOB_CONNECTIONS = 2
 MAX_PORT = 65535
 UNSUPPORTED_URL = (
     "the database URL must be sqlite:///FILE, sqlite+aiosqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/NAME, "
@@ -48,6 +51,14 @@ def parse_database_url(text_: str) -> URL:
             raise DatabaseURLError("the PostgreSQL URL names no database")
         return url.set(drivername="postgresql+asyncpg", query=_connection_options(url))
     raise DatabaseURLError(UNSUPPORTED_URL)
+
+
+def read_url(setting: str, text_: str) -> URL:
+    """The same for the value of a setting, which the error then names."""
+    try:
+        return parse_database_url(text_)
+    except DatabaseURLError as error:
+        raise DatabaseURLError(f"{setting}: {error}") from None
 
 
 def _connection_options(url: URL) -> dict[str, str]:
@@ -90,6 +101,14 @@ class PoolLimits:
     transaction_pooler: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SecondWall:
+    """How tenants are kept apart by the database itself: row-level security, and a role of their own for jobs of every tenant."""
+
+    row_level_security: bool = False
+    jobs_url: URL | None = None
+
+
 class Database:
     """Engines of one process.
 
@@ -97,13 +116,24 @@ class Database:
     ``writer`` runs transactions. On PostgreSQL the two share one pool. On SQLite the writer is a single connection,
     so that writers of one process queue in order instead of spinning on the file's lock, and BEGIN IMMEDIATE makes
     writers of several processes wait for each other before they have read anything.
+
+    With row-level security reads are transactions too, because only a transaction can be confined to tenants. ``for_jobs`` is the
+    same database as the role that sees every tenant, with a small pool of its own; this very object when no role is named for jobs.
     """
 
-    def __init__(self, url: URL, limits: PoolLimits | None = None) -> None:
+    def __init__(self, url: URL, limits: PoolLimits | None = None, wall: SecondWall | None = None) -> None:
         self.url = url
         self.limits = limits or PoolLimits()
         self.is_sqlite = url.get_backend_name() == "sqlite"
+        wall = wall or SecondWall()
+        self.row_level_security = wall.row_level_security
+        self.for_jobs = Database(wall.jobs_url, replace(self.limits, size=JOB_CONNECTIONS)) if wall.jobs_url is not None else self
         if self.is_sqlite:
+            if wall.row_level_security or wall.jobs_url is not None:
+                raise DatabaseURLError(
+                    "SQLite has neither row-level security nor roles: SAASBASE_DATABASE__ROW_LEVEL_SECURITY and"
+                    " SAASBASE_DATABASE__JOBS_URL are for PostgreSQL"
+                )
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
             self.writer = self._sqlite_engine(pool_size=1)
             event.listen(self.writer.sync_engine, "begin", _begin_immediate)
@@ -115,26 +145,30 @@ class Database:
         else:
             self.writer = self._postgresql_engine()
             # Outside a transaction a pooler may send each message to another server, and asyncpg prepares a statement before it runs it.
-            self.reader = self.writer if self.limits.transaction_pooler else self.writer.execution_options(isolation_level="AUTOCOMMIT")
+            needs_transaction = self.limits.transaction_pooler or self.row_level_security
+            self.reader = self.writer if needs_transaction else self.writer.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
-    def from_url(cls, text_: str, limits: PoolLimits | None = None) -> Self:
+    def from_url(cls, text_: str, limits: PoolLimits | None = None, wall: SecondWall | None = None) -> Self:
         """Open nothing yet; connections are made on first use.
 
         Raises:
             DatabaseURLError: see ``parse_database_url``.
         """
-        return cls(parse_database_url(text_), limits)
+        return cls(parse_database_url(text_), limits, wall)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self.writer.dispose()
         await self.reader.dispose()
+        if self.for_jobs is not self:
+            await self.for_jobs.aclose()
 
     @asynccontextmanager
-    async def open_read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection in which every statement stands alone."""
+    async def open_read(self, tenants: Tenants | None = None) -> AsyncIterator[AsyncConnection]:
+        """A connection in which every statement stands alone; with row-level security a transaction that sees these tenants only."""
         async with self.reader.connect() as connection:
+            confine(cast("Connection", connection.sync_connection), tenants)
             yield connection
 
     async def ping(self) -> None:
@@ -175,7 +209,9 @@ class Database:
             options["statement_cache_size"] = 0
             options["prepared_statement_cache_size"] = 0
             options["prepared_statement_name_func"] = lambda: f"__saasbase_{uuid4().hex}__"
-        return create_async_engine(
+        if self.row_level_security:
+            options["connection_class"] = ConfinableConnection
+        engine = create_async_engine(
             self.url,
             pool_size=self.limits.size,
             max_overflow=0,
@@ -183,6 +219,9 @@ class Database:
             pool_use_lifo=True,
             connect_args=options,
         )
+        if self.row_level_security:
+            event.listen(engine.sync_engine, "checkout", forget)
+        return engine
 
 
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:

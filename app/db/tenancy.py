@@ -5,10 +5,11 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Delete, FromClause, Select, Update, bindparam, event
-from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
+from sqlalchemy import ColumnElement, Connection, Delete, FromClause, Select, Update, bindparam, event
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, with_loader_criteria
 
 from app.db.base import Base
+from app.db.confinement import Tenants, confine
 
 _PIN: Final = "pinned_organization_id"
 _FILTERED: Final = "rows_are_authorized_for"
@@ -32,6 +33,7 @@ class TenantSession(Session):
     * pinned: every select, update and delete gets ``organization_id = pin`` for each mapped class in it, every insert must
       carry that organization.
 
+    Each transaction also tells the database which tenants it concerns (``tenants``), for row-level security to hold it to that.
     There is no identity map in use: rows are inserted, updated and selected by statements, and a flush is refused.
     """
 
@@ -39,6 +41,7 @@ class TenantSession(Session):
         super().__init__(autoflush=False, close_resets_only=False, **options)
         self.is_read_only = is_read_only
         self.pin: UUID | None = None
+        self.tenants: Tenants | None = None
         self.list_parameters: Mapping[str, Any] = {}
         self.has_changed = False
 
@@ -51,6 +54,7 @@ class TenantSession(Session):
         if self.pin not in {None, organization_id}:
             raise TenancyError("a session cannot change its tenant")
         self.pin = organization_id
+        self.tenants = Tenants.exactly(organization_id)
 
     def require_no_objects(self) -> None:
         """Refuse objects that wait to be flushed.
@@ -62,7 +66,14 @@ class TenantSession(Session):
             raise TenancyError("rows are written by statements, not by flushing objects")
 
 
-def _tenant_tables() -> dict[str, type[Base]]:
+@event.listens_for(TenantSession, "after_begin")
+def _confine_transaction(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+    if isinstance(session, TenantSession):
+        confine(connection, session.tenants)
+
+
+def tenant_tables() -> dict[str, type[Base]]:
+    """The mapped class of every table whose rows belong to a tenant."""
     return {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers if hasattr(mapper.class_, "tenant_column")}
 
 
@@ -71,7 +82,7 @@ def _criteria() -> tuple[Any, ...]:
     # Concrete classes and include_aliases: criteria on a mixin without it filter nothing, silently.
     return tuple(
         with_loader_criteria(model, model.tenant_column() == bindparam(_PIN), include_aliases=True)  # type: ignore[attr-defined]
-        for model in _tenant_tables().values()
+        for model in tenant_tables().values()
     )
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import MAX_ENUM, Base, TenantOwned, Timestamp
@@ -19,7 +19,7 @@ class UnsentTuple(TenantOwned, Base):
 
     __tablename__ = "authz_outbox"
 
-    seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True)
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
     operation: Mapped[str] = mapped_column(String(MAX_ENUM))
     subject: Mapped[str] = mapped_column(String(MAX_TUPLE_PART))

@@ -16,13 +16,14 @@ from app.db.migrations import head_version
 from app.main import make_database
 from app.settings import Settings
 from tests.support.cli import Result, command, environment, run_saasbase
+from tests.support.database import environment_of
 from tests.support.postgres import free_port
 from tests.support.server import Server, run_server
 
 PASSWORD = "geheim4711"
 COMMANDS = {
     "serve": ["--host", "--port", "--workers"],
-    "migrate": [],
+    "migrate": ["--create-roles"],
     "sweep": ["--min-age"],
 }
 # URLs that name no database this service could use, and a word of what it says.
@@ -89,7 +90,7 @@ def test_sweep_says_what_it_removed(database_url: str, tmp_path: Path) -> None:
     for name, age_seconds in (("ab" + "0" * 30, 5000), ("ab" + "1" * 30, 0)):
         (objects / name).write_bytes(b"x")
         os.utime(objects / name, (time.time() - age_seconds,) * 2)
-    settings = {"SAASBASE_DB_URL": database_url, "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(tmp_path / "documents")}
+    settings = {**environment_of(database_url), "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(tmp_path / "documents")}
     assert run_saasbase(tmp_path, "sweep", **settings)[:2] == (0, "examined 1, removed 1\n")
     assert run_saasbase(tmp_path, "sweep", **settings) == Result(0, "examined 0, removed 0\n", "")
     assert run_saasbase(tmp_path, "sweep", "--min-age", "0", **settings)[:2] == (0, "examined 1, removed 1\n")

@@ -19,12 +19,14 @@ from app.core.clock import now
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.core.permissions import ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceType
+from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.models import Document, Organization, Project
 from app.resources.documents.repository import DocumentRepository
 from app.resources.documents.schemas import DocumentListQuery
 from app.unit_of_work import UnitOfWork, WorkContext
 from tests.support import rows
+from tests.support.database import open_database
 from tests.support.engines import Candidate
 from tests.support.rows import Place, Rows
 
@@ -159,46 +161,54 @@ async def world(database_url: str, candidate: Candidate) -> AsyncIterator[World]
     cases = every_case()
     for case in cases:
         everything += rows_of(case, branches[case.way][case.level], branches[case.way][ResourceType.ORGANIZATION], other)
-    async with rows.open_database(database_url) as database:
+    async with open_database(database_url) as database:
         await rows.write(database, everything)
         await candidate.catch_up(database)
         yield World(database, branches, other, cases, candidate.policy)
 
 
+def tenants_of(asker: Asker) -> Tenants:
+    known = asker.groups.organization_id if asker.groups is not None else None
+    return Tenants.of_subjects([(asker.actor.type.value, asker.actor.id)], known)
+
+
 async def test_a_role_carries_exactly_its_actions_however_it_is_held(world: World) -> None:
     wrong = []
-    async with world.database.open_read() as connection:
-        for case, asked in product(world.cases, LEVELS):
-            place = world.place(case, asked)
-            located = await world.locate(connection, case, place)
-            expected = case.expected(asked)
-            wrong += [(case, asked.value, action.value) for action in Action if (action in located.actions) is not (action in expected)]
-            assert located.ref == place.ref
-            assert located.organization_id == place.organization_id
-            assert located.project_id == place.project_id
+    for case in world.cases:
+        async with world.database.open_read(Tenants.exactly(world.place(case, ResourceType.ORGANIZATION).organization_id)) as connection:
+            for asked in LEVELS:
+                place = world.place(case, asked)
+                located = await world.locate(connection, case, place)
+                expected = case.expected(asked)
+                wrong += [(case, asked.value, action.value) for action in Action if (action in located.actions) is not (action in expected)]
+                assert located.ref == place.ref
+                assert located.organization_id == place.organization_id
+                assert located.project_id == place.project_id
     assert wrong == []
 
 
 async def test_a_list_holds_a_row_exactly_when_the_role_carries_the_action(world: World) -> None:
     wrong = []
     ways = {"direct", "nested group", "same-named group of the other tenant"} | {way for way in GIVING_WAYS + EMPTY_WAYS if "token" in way}
-    async with world.database.open_read() as connection:
-        for case, (asked, model), action in product([case for case in world.cases if case.way in ways], MODELS.items(), Action):
-            if case.way != "direct" and action not in {Action.MEMBER_MANAGE, Action.METADATA_READ}:
-                continue
-            asker = world.asker(case)
-            statement = select(model.id).where(world.policy.visible_rows(model, action, asker))
-            found = (await connection.execute(statement, dict(world.policy.asking(asker, now())))).scalars().all()
-            if list(found) != ([world.place(case, asked).ref.id] if action in case.expected(asked) else []):
-                wrong.append((case, asked.value, action.value))
+    for case in [case for case in world.cases if case.way in ways]:
+        asker = world.asker(case)
+        async with world.database.open_read(tenants_of(asker)) as connection:
+            for (asked, model), action in product(MODELS.items(), Action):
+                if case.way != "direct" and action not in {Action.MEMBER_MANAGE, Action.METADATA_READ}:
+                    continue
+                statement = select(model.id).where(world.policy.visible_rows(model, action, asker))
+                found = (await connection.execute(statement, dict(world.policy.asking(asker, now())))).scalars().all()
+                if list(found) != ([world.place(case, asked).ref.id] if action in case.expected(asked) else []):
+                    wrong.append((case, asked.value, action.value))
     assert wrong == []
 
 
 async def test_holding_an_action_anywhere_follows_the_matrix(world: World) -> None:
-    async with world.database.open_read() as connection:
-        for case, action in product(world.cases, (Action.ORGANIZATION_READ, Action.METADATA_READ, Action.MEMBER_MANAGE)):
-            held = await world.policy.holds_anywhere(connection, world.asker(case), action, now())
-            assert held is (action in case.expected(case.level)), (case, action)
+    for case, action in product(world.cases, (Action.ORGANIZATION_READ, Action.METADATA_READ, Action.MEMBER_MANAGE)):
+        asker = world.asker(case)
+        async with world.database.open_read(tenants_of(asker)) as connection:
+            held = await world.policy.holds_anywhere(connection, asker, action, now())
+        assert held is (action in case.expected(case.level)), (case, action)
 
 
 async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_url: str, candidate: Candidate) -> None:
@@ -209,12 +219,12 @@ async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_
     granted, grouped = Actor(ActorType.USER, "granted"), Actor(ActorType.USER, "grouped")
     everything += rows.grant(home, granted, Role.ORG_MEMBER, moment) + rows.group(home, "g") + rows.member(home, "g", grouped, moment)
     everything += rows.grant(home, Actor(ActorType.GROUP, "g"), Role.ORG_MEMBER)
-    async with rows.open_database(database_url) as database:
+    async with open_database(database_url) as database:
         await rows.write(database, everything)
         await candidate.catch_up(database)
-        async with database.open_read() as connection:
-            for actor, (at, is_live) in product((granted, grouped), ((moment - tick, True), (moment, False), (moment + tick, False))):
-                asker = Asker(actor)
+        for actor, (at, is_live) in product((granted, grouped), ((moment - tick, True), (moment, False), (moment + tick, False))):
+            asker = Asker(actor)
+            async with database.open_read(tenants_of(asker)) as connection:
                 located = await engine.locate(connection, asker, Organization.id, home.ref.id, at)
                 assert located is not None
                 assert located.granted == (ROLE_ACTIONS[Role.ORG_MEMBER] if is_live else set())

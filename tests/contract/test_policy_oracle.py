@@ -34,6 +34,7 @@ from app.models import (
 )
 from app.unit_of_work import UnitOfWork, WorkContext
 from tests.support import rows
+from tests.support.database import open_database
 from tests.support.engines import Candidate
 from tests.support.rows import Place, Rows
 
@@ -117,7 +118,7 @@ async def world(database_url: str, candidate: Candidate) -> AsyncIterator[World]
     for place in places:
         written += rows.event(place)
     assert len(places) == TENANTS * PLACES_PER_TENANT
-    async with rows.open_database(database_url) as database:
+    async with open_database(database_url) as database:
         await rows.write(database, written)
         yield World(database, places, written, candidate)
 

@@ -15,6 +15,7 @@ from app.http.bounded import MAX_UNPAGED
 from app.models import AuditEvent, Organization, Project
 from tests.conftest import Caller, Service
 from tests.support.answers import next_link_of, pointers_of, run_sql
+from tests.support.database import behind
 
 pytestmark = pytest.mark.anyio
 
@@ -280,14 +281,14 @@ async def test_arrays_are_bounded_and_lead_to_the_rest(service: Service, alice: 
     }
     place = {"organization_id": organization_id, "resource_type": "PROJECT", "resource_id": resource_id, "correlation_id": "a b&c=é"}
     events = [{"id": new_id(), "occurred_at": datetime.now(UTC), **event, **place} for _ in range(MAX_UNPAGED + 2)]
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with behind(service.runtime.context.database) as connection:
         await connection.execute(insert(Project), [{**row, "metadata": row.pop("metadata_")} for row in projects[:MAX_UNPAGED]])
         await connection.execute(insert(AuditEvent), events)
     of_organization = f"/projects/by-organization/{organization_id}"
     exact = await alice.get(of_organization)
     assert len(exact.json()) == MAX_UNPAGED
     assert "link" not in exact.headers
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with behind(service.runtime.context.database) as connection:
         await connection.execute(insert(Project), [{**row, "metadata": row.pop("metadata_")} for row in projects[MAX_UNPAGED:]])
     await assert_leads_to_the_rest(alice, of_organization, [str(row["id"]) for row in projects])
     in_order = [str(row["id"]) for row in events]
@@ -300,7 +301,7 @@ async def test_the_array_of_all_organizations_is_bounded_and_leads_to_the_rest(s
     moment = datetime.now(UTC)
     common = {"created_at": moment, "updated_at": moment, "created_by_subject": "user:alice", "revision": 1, "metadata": {}}
     rows = [{"id": new_id(), "slug": f"o{number}", "name": "o", **common} for number in range(MAX_UNPAGED + 1)]
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with behind(service.runtime.context.database) as connection:
         await connection.execute(insert(Organization), rows)
     await run_sql(
         service,

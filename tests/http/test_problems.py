@@ -12,8 +12,8 @@ import pytest
 
 from app.db.engine import parse_database_url
 from app.http.routing import RouteIndex
-from tests.conftest import Caller, Service, make_settings, open_service
-from tests.support.answers import pointers_of, read_problem, run_sql, run_sql_at
+from tests.conftest import Caller, Service, make_settings, open_service, run_sql_on
+from tests.support.answers import pointers_of, read_problem, run_sql
 
 pytestmark = pytest.mark.anyio
 
@@ -325,11 +325,13 @@ async def test_a_file_that_another_process_writes_to_is_503(database_url: str, t
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-async def test_a_database_that_is_away_is_503_until_it_is_back(service: Service, alice: Caller, database_url: str) -> None:
-    server, _, name = database_url.rpartition("/")
+async def test_a_database_that_is_away_is_503_until_it_is_back(
+    service: Service, alice: Caller, database_url: str, postgres_url: str
+) -> None:
+    name = database_url.rpartition("/")[2]
     end_all = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
     await alice.new_organization()
-    await run_sql_at(f"{server}/postgres", end_all)
+    await run_sql_on(postgres_url, end_all)
     broken = await alice.get("/organizations", None)
     if broken.status_code != 200:
         read_problem(broken, 503, "database_unavailable")
@@ -339,9 +341,9 @@ async def test_a_database_that_is_away_is_503_until_it_is_back(service: Service,
         (f"{name} RENAME TO {name}_away", f"{name}_away RENAME TO {name}"),
     ):
         # Refused first, ended after: a job of the service may connect in between, and a name in use cannot change.
-        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
-        await run_sql_at(f"{server}/postgres", end_all)
-        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {away}")
+        await run_sql_on(postgres_url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        await run_sql_on(postgres_url, end_all)
+        await run_sql_on(postgres_url, f"ALTER DATABASE {away}")
         for _ in range(3):
             for refused in (await alice.get("/organizations", None), await alice.post("/organizations", {"slug": "acme"}, None)):
                 read_problem(refused, 503, "database_unavailable")
@@ -349,6 +351,6 @@ async def test_a_database_that_is_away_is_503_until_it_is_back(service: Service,
                 assert_tells_nothing(refused)
         assert (await service.client.get("/livez")).status_code == 200
         assert (await service.client.get("/readyz")).status_code == 503
-        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {back}")
-        await run_sql_at(f"{server}/postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+        await run_sql_on(postgres_url, f"ALTER DATABASE {back}")
+        await run_sql_on(postgres_url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
         await alice.new_organization()

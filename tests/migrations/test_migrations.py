@@ -78,12 +78,12 @@ async def test_the_history_leads_from_nothing_to_the_models(empty_url: str) -> N
         assert await ask(database, tables) == {*Base.metadata.tables, "alembic_version"}
 
 
-async def test_the_checks_of_the_models_are_in_the_schema(database_url: str) -> None:
+async def test_the_checks_of_the_models_are_in_the_schema(owner_url: str) -> None:
     """Alembic does not compare them."""
     declared = {
         (table.name, item) for table in Base.metadata.tables.values() for item in table.constraints if isinstance(item, CheckConstraint)
     }
-    async with opened(database_url) as database:
+    async with opened(owner_url) as database:
         assert await ask(database, checks) == {(table, str(item.name)) for table, item in declared}
         if not database.is_sqlite:
             return  # PostgreSQL rewrites the text; the history is the same one
@@ -121,9 +121,9 @@ def _drop_table(models: MetaData) -> None:
 
 
 @pytest.mark.parametrize("drift", [_add_table, _add_column, _change_length, _change_nullable, _drop_index, _drop_unique, _drop_table])
-async def test_a_model_that_drifts_from_the_history_is_seen(drift: Callable[[MetaData], None], database_url: str) -> None:
+async def test_a_model_that_drifts_from_the_history_is_seen(drift: Callable[[MetaData], None], owner_url: str) -> None:
     models = a_copy_of_the_models()
-    async with opened(database_url) as database:
+    async with opened(owner_url) as database:
         assert await ask(database, differences(models)) == []
         drift(models)
         assert await ask(database, differences(models)) != []
@@ -140,16 +140,16 @@ async def test_down_to_nothing_and_up_again(empty_url: str) -> None:
         assert await ask(database, differences(Base.metadata)) == []
 
 
-async def test_migrating_twice_changes_nothing(database_url: str) -> None:
-    async with opened(database_url) as database:
+async def test_migrating_twice_changes_nothing(owner_url: str) -> None:
+    async with opened(owner_url) as database:
         before = await current_version(database)
         await migrate(database)
         assert await current_version(database) == before == head_version()
 
 
-def test_the_alembic_command_works_for_developers(database_url: str, tmp_path: Path) -> None:
+def test_the_alembic_command_works_for_developers(owner_url: str, tmp_path: Path) -> None:
     alembic = [str(Path(sys.executable).with_name("alembic")), "-c", str(ROOT / "alembic.ini"), "check"]
-    settings = environment(SAASBASE_DB_URL=database_url)
+    settings = environment(SAASBASE_DB_URL=owner_url)
     ended = subprocess.run(alembic, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "No new upgrade operations detected" in ended.stdout
@@ -185,10 +185,10 @@ def test_serving_an_outdated_postgresql_is_refused_with_one_line(found: str, emp
     assert ended.out == ""
 
 
-async def test_a_database_of_a_newer_release_is_left_alone(database_url: str, tmp_path: Path) -> None:
-    async with opened(database_url) as database, database.writer.begin() as connection:
+async def test_a_database_of_a_newer_release_is_left_alone(owner_url: str, tmp_path: Path) -> None:
+    async with opened(owner_url) as database, database.writer.begin() as connection:
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    ended = run_saasbase(tmp_path, "migrate", SAASBASE_DB_URL=database_url)
+    ended = run_saasbase(tmp_path, "migrate", SAASBASE_DB_URL=owner_url)
     assert ended.status == 1
     assert ended.err.startswith("saasbase: the schema cannot be migrated: ")
     assert ended.err.count("\n") == 1

@@ -33,7 +33,7 @@ async def stop_sender() -> None:
 
 
 async def ask(database: Database, statement: str) -> list[Any]:
-    async with database.open_read() as connection:
+    async with database.for_jobs.open_read() as connection:
         return list((await connection.execute(text(statement))).all())
 
 

@@ -139,7 +139,7 @@ async def test_two_senders_of_one_organization_take_turns(
         sending = asyncio.create_task(slow.send())
         await asyncio.wait_for(is_held.wait(), 10)
     await revoke(alice, 204, "ORGANIZATION", org, "user:bob", "ORG_MEMBER")
-    other = Database(context.database.url)
+    other = Database(context.database.for_jobs.url)
     assert await Outbox(other, client_of(service)).send() == 0
     may_go.set()
     assert await sending == 2
@@ -154,7 +154,7 @@ async def test_what_the_server_refuses_holds_up_its_own_organization_only(servic
     row = (
         f"'{UUID(org).hex if service.runtime.context.database.is_sqlite else org}', 'write', 'user:x', 'no_such_role', 'organization:{org}'"
     )
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with service.runtime.context.database.for_jobs.writer.begin() as connection:
         await connection.exec_driver_sql(
             f"INSERT INTO authz_outbox (organization_id, operation, subject, relation, resource, created_at) VALUES ({row}, '2026-01-01')"
         )
@@ -162,7 +162,7 @@ async def test_what_the_server_refuses_holds_up_its_own_organization_only(servic
     assert await unsent(service) == 2
     assert {one[2] for one in await stored_tuples(service)} == {f"organization:{other}"}
     await alice.get(f"/organizations/{org}")  # SQL decides
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with service.runtime.context.database.for_jobs.writer.begin() as connection:
         await connection.exec_driver_sql("DELETE FROM authz_outbox WHERE subject = 'user:x'")
 
 

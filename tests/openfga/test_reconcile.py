@@ -15,6 +15,7 @@ from tests.openfga.copy import assert_copy_is_true, client_of, outbox_of, send_a
 from tests.resources.groups.test_api import member, new_group
 from tests.resources.memberships.test_api import revoke
 from tests.support.cli import Result, run_saasbase
+from tests.support.database import environment_of
 from tests.support.keys import after
 from tests.support.openfga import OpenFGAServer
 from tests.support.postgres import free_port
@@ -130,7 +131,7 @@ def test_setup_prints_settings_and_a_second_time_the_same(openfga_server: OpenFG
     assert command(tmp_path, openfga_server, "setup", "--name", name) == first
     store_only = {"SAASBASE_AUTHZ__OPENFGA__STORE_ID": printed["SAASBASE_AUTHZ__OPENFGA__STORE_ID"]}
     assert command(tmp_path, openfga_server, "setup", **store_only) == first
-    ended = command(tmp_path, openfga_server, "reconcile", "--dry-run", SAASBASE_DB_URL=database_url, **printed)
+    ended = command(tmp_path, openfga_server, "reconcile", "--dry-run", **environment_of(database_url), **printed)
     assert ended == Result(0, "compared 0, missing 0, too many 0, with another end 0\n", "")
 
 
@@ -139,7 +140,7 @@ async def test_the_command_repairs_and_says_what(
 ) -> None:
     client: OpenFGAClient = client_of(service)
     await client.delete([TupleKey("user:alice", "org_owner", f"organization:{org}")])
-    settings = {"SAASBASE_DB_URL": database_url, "SAASBASE_AUTHZ__OPENFGA__STORE_ID": client.store_id}
+    settings = {**environment_of(database_url), "SAASBASE_AUTHZ__OPENFGA__STORE_ID": client.store_id}
     expected = Result(0, "compared 5, missing 1, too many 0, with another end 0\n", "")
     assert command(tmp_path, openfga_server, "reconcile", "--dry-run", **settings) == expected
     assert command(tmp_path, openfga_server, "reconcile", **settings) == expected
@@ -148,7 +149,7 @@ async def test_the_command_repairs_and_says_what(
 
 @pytest.mark.parametrize("words", [["setup"], ["reconcile"]])
 def test_no_server_is_one_line(words: list[str], database_url: str, tmp_path: Path) -> None:
-    settings = {"SAASBASE_DB_URL": database_url, "SAASBASE_AUTHZ__OPENFGA__STORE_ID": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}
+    settings = {**environment_of(database_url), "SAASBASE_AUTHZ__OPENFGA__STORE_ID": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}
     ended = command(tmp_path, None, *words, **settings)
     assert (ended.status, ended.out) == (1, "")
     assert ended.err == "saasbase: OpenFGA (SAASBASE_AUTHZ__OPENFGA__URL) does not answer: ConnectError\n"
@@ -156,7 +157,7 @@ def test_no_server_is_one_line(words: list[str], database_url: str, tmp_path: Pa
 
 @pytest.mark.parametrize("words", [["authz", "reconcile"], ["serve"]])
 def test_no_store_is_one_line(words: list[str], database_url: str, tmp_path: Path) -> None:
-    ended = run_saasbase(tmp_path, *words, SAASBASE_DB_URL=database_url, SAASBASE_AUTHZ__ENGINE="openfga")
+    ended = run_saasbase(tmp_path, *words, **environment_of(database_url), SAASBASE_AUTHZ__ENGINE="openfga")
     assert (ended.status, ended.out) == (1, "")
     assert ended.err.startswith("saasbase: SAASBASE_AUTHZ__OPENFGA__STORE_ID: is empty; 'saasbase authz setup'")
     assert ended.err.count("\n") == 1

@@ -20,6 +20,7 @@ from app.db.base import Base
 from app.db.engine import Database
 from app.models import Membership
 from tests.conftest import Caller, Service, make_settings, open_service
+from tests.support.database import behind
 
 pytestmark = pytest.mark.anyio
 
@@ -239,7 +240,7 @@ async def test_a_grant_that_has_ended_gives_nothing(world: World) -> None:
     late, path = world.as_(name), f"/projects/{world.ids[level]}"
     await late.get(path)
     memberships = Base.metadata.tables[Membership.__tablename__]
-    async with world.service.runtime.context.database.writer.begin() as connection:
+    async with behind(world.service.runtime.context.database) as connection:
         await connection.execute(
             update(memberships).where(memberships.c.actor_id == "late").values(expires_at=datetime(2020, 1, 1, tzinfo=UTC))
         )
@@ -281,7 +282,7 @@ async def race_to_leave(first: Service, second: Service, *, swap: bool, barrier:
         await asyncio.sleep(0.1 if barrier is rows_held else 0)
     statuses = sorted(await requests)
     memberships = Base.metadata.tables[Membership.__tablename__]
-    async with first.runtime.context.database.open_read() as connection:
+    async with behind(first.runtime.context.database) as connection:
         owners = (await connection.execute(select(memberships.c.actor_id).where(memberships.c.resource_id == UUID(world.ids[level])))).all()
     assert len(owners) == 1
     return statuses
@@ -291,7 +292,7 @@ async def race_to_leave(first: Service, second: Service, *, swap: bool, barrier:
 async def rows_held(database: Database, organization_id: UUID) -> AsyncIterator[None]:
     """Holds the grants, so that both requests have looked before either may remove (on SQLite: before either may begin)."""
     memberships = Base.metadata.tables[Membership.__tablename__]
-    async with database.writer.begin() as connection:
+    async with behind(database) as connection:
         await connection.execute(select(memberships.c.id).where(memberships.c.resource_id == organization_id).with_for_update())
         yield
 

@@ -21,6 +21,7 @@ from app.db.tenancy import TenancyError
 from app.models import AuditEvent, Document, Membership, Organization, Project
 from app.unit_of_work import UnitOfWork, UnrecordedChangeError, WorkContext, open_system_work, open_work
 from tests.support import rows
+from tests.support.database import behind, open_database
 from tests.support.rows import Place
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +73,7 @@ class World:
         return {"id": uuid4(), "organization_id": organization_id, "name": "new", "metadata_": {}, **moment, **changes}
 
     async def names(self) -> list[str]:
-        async with self.database.open_read() as connection:
+        async with behind(self.database) as connection:
             return sorted((await connection.execute(select(Base.metadata.tables["projects"].c.name))).scalars())
 
 
@@ -84,7 +85,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
     their_project, their_project_rows = rows.project(theirs, "theirs")
     documents = rows.document(our_project, "ours")[1] + rows.document(their_project, "theirs")[1]
     grants = rows.grant(our_project, ALICE.actor, Role.PROJECT_VIEWER)
-    async with rows.open_database(database_url) as database:
+    async with open_database(database_url) as database:
         await rows.write(database, our_rows + their_rows + our_project_rows + their_project_rows + documents + grants)
         context = WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts())
         yield World(context, ours, theirs, our_project, their_project)

@@ -10,7 +10,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.conftest import TEMPLATE, _run_sql
+from tests.conftest import TEMPLATE, run_sql_on
+from tests.support.database import APP, OWNER, as_role
 from tests.support.inventory import Inventory, list_files, take_inventory
 from tests.support.server import Server, run_server
 
@@ -58,12 +59,13 @@ def _running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return
     postgres: str = request.getfixturevalue("postgres_url")
     name = f"test_{uuid4().hex}"
-    asyncio.run(_run_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    asyncio.run(run_sql_on(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}"))
+    url = as_role(f"{postgres}/{name}", APP)
     try:
-        with run_server(f"{postgres}/{name}", folder, SAASBASE_STORAGE__MAX_UPLOAD_BYTES=str(MAX_UPLOAD)) as server:
-            yield server, f"{postgres}/{name}", folder
+        with run_server(url, folder, SAASBASE_STORAGE__MAX_UPLOAD_BYTES=str(MAX_UPLOAD)) as server:
+            yield server, url, folder
     finally:
-        asyncio.run(_run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+        asyncio.run(run_sql_on(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from app.blobs.sweeper import Sweep, sweep
 from app.settings import Settings
 from tests.conftest import Caller, Service, make_settings, open_service
+from tests.support.database import environment_of
 from tests.support.inventory import FOLDER, list_files
 
 pytestmark = pytest.mark.anyio
@@ -147,7 +148,7 @@ async def test_the_service_sweeps_again_and_again(database_url: str, tmp_path: P
 def command(settings: Settings, *options: str) -> str:
     environment = {
         **os.environ,
-        "SAASBASE_DB_URL": settings.db_url.get_secret_value(),
+        **environment_of(settings.db_url.get_secret_value()),
         "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(settings.storage.local.base_path),
     }
     line = [sys.executable, "-m", "app", "sweep", *options]

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from app.db.engine import Database
 from app.unit_of_work import write_denials
 from tests.conftest import Caller, Service
+from tests.support.database import behind
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
 
@@ -54,7 +55,7 @@ async def at_once(*requests: Coroutine[Any, Any, httpx.Response]) -> list[httpx.
 
 async def run_sql(service: Service, statement: str, rows: Mapping[str, Any] | list[dict[str, Any]] | None = None) -> list[Any]:
     """Run SQL beside the service, past its fences; returns the rows of a select."""
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with behind(service.runtime.context.database) as connection:
         result = await connection.execute(text(statement), rows)
         return list(result.all()) if result.returns_rows else []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.db.engine import Database
+from tests.support.database import behind, open_database
 
 FOLDER = "documents"
 
@@ -72,14 +72,10 @@ def list_files(folder: Path) -> dict[str, Path]:
 
 async def take_inventory(database_url: str, folder: Path) -> Inventory:
     """Read everything."""
-    database = Database.from_url(database_url)
-    try:
-        async with database.open_read() as connection:
-            rows = {}
-            for table in ("documents", "document_versions", "audit_events", "memberships"):
-                rows[table] = list((await connection.execute(text(f"SELECT * FROM {table}"))).all())
-    finally:
-        await database.aclose()
+    async with open_database(database_url) as database, behind(database) as connection:
+        rows = {}
+        for table in ("documents", "document_versions", "audit_events", "memberships"):
+            rows[table] = list((await connection.execute(text(f"SELECT * FROM {table}"))).all())
     files = list_files(folder)
     objects = {address: _digest(path) for address, path in files.items() if not address.startswith("disk:incoming/")}
     return Inventory(

@@ -8,6 +8,7 @@ from sqlalchemy import Table, select, update
 
 from app.models import ApiKey, Membership
 from tests.conftest import Caller, Service
+from tests.support.database import behind
 
 KEYS: Table = ApiKey.__table__  # type: ignore[assignment] # a mapped class's table is one
 GRANTS: Table = Membership.__table__  # type: ignore[assignment]
@@ -38,13 +39,13 @@ async def key_of(service: Service, caller: Caller, scope_type: str, scope_id: st
 
 async def change_key(service: Service, key_id: str, **values: Any) -> None:
     """Change the row of a key as time or a fault would."""
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with behind(service.runtime.context.database) as connection:
         await connection.execute(update(KEYS).where(KEYS.c.id == UUID(key_id)).values(**values))
 
 
 async def end_of_grant(service: Service, key_id: str) -> datetime | None:
     """When the grant of a key ends."""
-    async with service.runtime.context.database.open_read() as connection:
+    async with behind(service.runtime.context.database) as connection:
         found = await connection.execute(select(GRANTS.c.expires_at).where(GRANTS.c.actor_id == key_id))
         end: datetime | None = found.scalar_one()
         return end

@@ -15,6 +15,8 @@ from typing import Any
 
 # Read here, because no test sees the environment's settings.
 GIVEN_URL = os.environ.get("SAASBASE_TEST_POSTGRES_URL")
+# The one role that has to prove its password; all others are trusted.
+WITH_PASSWORD = "saasbase_proves"
 
 
 class NoPostgresError(RuntimeError):
@@ -58,6 +60,8 @@ def run_postgres() -> Iterator[str]:
     postgres: list[str | Path] = [binaries / "postgres", "-D", data, *(part for option in options for part in ("-c", option))]
     try:
         subprocess.run(initdb, check=True, cwd=folder, env=environment, stdout=subprocess.DEVNULL, **as_other)
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
         with log_path.open("wb") as log:
             server = subprocess.Popen(postgres, cwd=folder, env=environment, stdout=log, stderr=log, **as_other)
         try:

@@ -1,7 +1,6 @@
 """Rows written straight into the tables, for worlds that no sequence of requests would make fast enough, or at all."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,6 +26,7 @@ from app.models import (
     Organization,
     Project,
 )
+from tests.support.database import behind
 
 BEGINNING = datetime(2024, 2, 29, 12, tzinfo=UTC)
 _RECORDED = {"created_at": BEGINNING, "updated_at": BEGINNING, "created_by_subject": "user:maker", "revision": 1}
@@ -103,10 +103,9 @@ def api_call(parent: Place) -> tuple[Place, Rows]:
 
 
 def execution(parent: Place) -> Rows:
-    """An execution of a project, and something it told."""
-    execution_id = uuid4()
+    """An execution of a project, with what it told."""
     row = {
-        "id": execution_id,
+        "id": uuid4(),
         "organization_id": parent.organization_id,
         "project_id": parent.ref.id,
         "operation": "tag",
@@ -126,12 +125,12 @@ def execution(parent: Place) -> Rows:
         "id": uuid4(),
         "organization_id": parent.organization_id,
         "project_id": parent.ref.id,
-        "execution_id": execution_id,
+        "execution_id": row["id"],
         "occurred_at": BEGINNING,
         "name": "step",
         "data": {},
         "created_at": BEGINNING,
-        "created_by_subject": "agent:tagger",
+        "created_by_subject": "user:maker",
     }
     return [(Execution, row), (ExecutionEvent, told)]
 
@@ -214,19 +213,9 @@ async def write(database: Database, rows: Iterable[tuple[type[Base], dict[str, A
     by_table: dict[str, list[dict[str, Any]]] = {}
     for model, values in rows:
         by_table.setdefault(model.__tablename__, []).append(values)
-    async with database.writer.begin() as connection:
+    async with behind(database) as connection:
         for model in instead_of:
             await connection.execute(model.__table__.delete())  # type: ignore[attr-defined]
         for table in Base.metadata.sorted_tables:
             if table.name in by_table:
                 await connection.execute(insert(table), by_table[table.name])
-
-
-@asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
-    """A database without a service around it."""
-    database = Database.from_url(url)
-    try:
-        yield database
-    finally:
-        await database.aclose()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.database import environment_of
 from tests.support.postgres import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def run_server(database_url: str, folder: Path, *, workers: int = 1, **environme
     port = free_port()
     log_path = folder / f"server-{port}.log"
     settings = {
-        "SAASBASE_DB_URL": database_url,
+        **environment_of(database_url),
         "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(folder / "documents"),
         "SAASBASE_ACTOR__TRUSTED_PROXIES": "127.0.0.1/32",
         **environment,

@@ -1,8 +1,10 @@
 """Runs a command on a fresh PostgreSQL: ``python -m tests.support.with_postgres [--pooled] make conformance``.
 
-``--pooled`` puts a real PgBouncer in transaction pooling mode between, with fewer connections than the service has.
+The command finds the settings of an installation with row-level security and a role for each purpose; schema and roles are its own to
+make. ``--pooled`` puts a real PgBouncer in transaction pooling mode between, with fewer connections than the service has.
 """
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -16,9 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.db.engine import Database
+from tests.support.database import APP, JOBS, OWNER, as_role, environment_of, make_owner
 from tests.support.postgres import free_port, run_postgres
 
 SERVER_CONNECTIONS = 3
+DATABASE = "saasbase_conformance"
 
 
 @contextmanager
@@ -29,10 +34,11 @@ def run_pooler(server_url: str) -> Iterator[str]:
         raise RuntimeError("there is no pgbouncer on this machine")
     behind, port = urlsplit(server_url), free_port()
     with tempfile.TemporaryDirectory(prefix="saasbase-pooler-") as folder:
-        configuration = Path(folder) / "pgbouncer.ini"
+        configuration, users = Path(folder) / "pgbouncer.ini", Path(folder) / "users.txt"
+        users.write_text("".join(f'"{role}" "{role}"\n' for role in (APP, JOBS)))
         configuration.write_text(
-            f"[databases]\n* = host={behind.hostname} port={behind.port} user=postgres\n"
-            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\nunix_socket_dir=\n"
+            f"[databases]\n* = host={behind.hostname} port={behind.port}\n"
+            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=trust\nauth_file={users}\nunix_socket_dir=\n"
             f"pool_mode=transaction\ndefault_pool_size={SERVER_CONNECTIONS}\nmax_client_conn=200\n"
         )
         user: dict[str, Any] = {}
@@ -40,6 +46,7 @@ def run_pooler(server_url: str) -> Iterator[str]:
             other = pwd.getpwnam("nobody")
             shutil.chown(folder, other.pw_uid)
             shutil.chown(configuration, other.pw_uid)
+            shutil.chown(users, other.pw_uid)
             user = {"user": other.pw_uid}
         process = subprocess.Popen([binary, "-q", configuration], **user)
         try:
@@ -54,11 +61,23 @@ def main() -> int:
     arguments = sys.argv[1:]
     is_pooled = arguments[:1] == ["--pooled"]
     with run_postgres() as url:
+        asyncio.run(_make_database(url))
+        owner = {"SAASBASE_DATABASE__MIGRATION_URL": as_role(f"{url}/{DATABASE}", OWNER)}
         if not is_pooled:
-            return _run(arguments, {"SAASBASE_DB_URL": f"{url}/postgres"})
+            return _run(arguments, owner | environment_of(as_role(f"{url}/{DATABASE}", APP)))
         with run_pooler(url) as pooled:
-            pooler = {"SAASBASE_DB_URL": f"{pooled}/postgres", "SAASBASE_DATABASE__TRANSACTION_POOLER": "true", "WORKERS": "2"}
-            return _run(arguments[1:], pooler)
+            pooler = {"SAASBASE_DATABASE__TRANSACTION_POOLER": "true", "WORKERS": "2"}
+            return _run(arguments[1:], owner | pooler | environment_of(as_role(f"{pooled}/{DATABASE}", APP)))
+
+
+async def _make_database(server_url: str) -> None:
+    await make_owner(server_url)
+    superuser = Database.from_url(f"{server_url}/postgres")
+    try:
+        async with superuser.reader.connect() as connection:  # no transaction: PostgreSQL makes no database in one
+            await connection.exec_driver_sql(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+    finally:
+        await superuser.aclose()
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:

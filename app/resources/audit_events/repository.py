@@ -23,6 +23,7 @@ class AuditEventRepository(Repository):
 
     async def prune(self, query: PruneQuery) -> int:
         """Remove the chosen events of the organization; leaves an event that says so."""
+        self._work.use_jobs_role()
         statement = delete(AuditEvent).where(
             *equal_to({AuditEvent.project_id: query.project_id, AuditEvent.action: query.action}),
             *([AuditEvent.occurred_at <= query.occurred_to] if query.occurred_to is not None else []),

@@ -25,19 +25,19 @@ class AuthorizationRepository:
 
     async def grants_on(self, resource: Located) -> list[HeldGrant]:
         """Every live grant on a resource and above it, nearest first."""
-        async with self._work.open_questions() as (connection, _):
+        async with self._work.open_questions(resource.organization_id) as (connection, _):
             return await grants_on(connection, resource, now())
 
     async def grants_of(self, resource: Located, actor: Actor) -> list[HeldGrant]:
         """Those that count for an actor, each with its way."""
-        async with self._work.open_questions() as (connection, _):
+        async with self._work.open_questions(resource.organization_id) as (connection, _):
             return await grants_of(connection, resource, self._work.asker_of(actor), now())
 
     async def members_below(self, organization_id: UUID, groups: Collection[Actor]) -> Members:
         """The direct members of the groups and of every group in them."""
         if not groups:
             return {}
-        async with self._work.open_questions() as (connection, _):
+        async with self._work.open_questions(organization_id) as (connection, _):
             return await members_below(connection, organization_id, {group.id for group in groups}, now())
 
     async def judge(self, resource_type: ResourceType, asked: Collection[tuple[UUID, Actor]]) -> Judgements:

@@ -20,7 +20,7 @@ async def end_overdue(context: WorkContext) -> int:
     """
     is_overdue = (Execution.status == ExecutionStatus.RUNNING.value) & (Execution.deadline_at <= now())
     ended = 0
-    async with context.database.open_read() as connection:
+    async with context.database.for_jobs.open_read() as connection:
         tenants = (await connection.execute(select(Execution.organization_id).where(is_overdue).distinct().limit(BATCH))).scalars().all()
     for organization_id in tenants:
         async with open_system_work(context, "executions past their deadline", organization_id) as work:

@@ -9,6 +9,7 @@ from sqlalchemy import update
 
 from tests.conftest import Caller, Service
 from tests.support.answers import read_problem
+from tests.support.database import behind
 from tests.support.keys import GRANTS, key_of
 
 pytestmark = pytest.mark.anyio
@@ -160,7 +161,7 @@ async def test_a_group_of_another_tenant_does_not_count(alice: Caller, mallory: 
 async def test_grants_that_have_ended_do_not_count(service: Service, alice: Caller, bob: Caller, org: str, project: str) -> None:
     await alice.grant("PROJECT", project, "user:bob", "PROJECT_EDITOR")
     assert await may(bob, "user:bob", "PROJECT_READ", "PROJECT", project)
-    async with service.runtime.context.database.writer.begin() as connection:
+    async with behind(service.runtime.context.database) as connection:
         ended = datetime.now(UTC) - timedelta(seconds=1)
         await connection.execute(update(GRANTS).where(GRANTS.c.actor_id == "bob").values(expires_at=ended))
     assert not await may(bob, "user:bob", "PROJECT_READ", "PROJECT", project)

@@ -1,21 +1,22 @@
 """authz outbox.
 
-Revision: 0005, after 0004
+Revision: 0006, after 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 from app.db import base
+from app.db.policies import protect, unprotect
 
-revision = '0005'
-down_revision = '0004'
+revision = '0006'
+down_revision = '0005'
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
     op.create_table('authz_outbox',
-    sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), sa.Identity(), nullable=False),
     sa.Column('organization_id', sa.Uuid(), nullable=False),
     sa.Column('operation', sa.String(length=32), nullable=False),
     sa.Column('subject', sa.String(length=512), nullable=False),
@@ -28,9 +29,15 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('authz_outbox', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_authz_outbox_organization_id_seq'), ['organization_id', 'seq'], unique=False)
+    if op.get_bind().dialect.name == 'postgresql':
+        for statement in protect('authz_outbox'):
+            op.execute(statement)
 
 
 def downgrade() -> None:
+    if op.get_bind().dialect.name == 'postgresql':
+        for statement in unprotect('authz_outbox'):
+            op.execute(statement)
     with op.batch_alter_table('authz_outbox', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_authz_outbox_organization_id_seq'))
 

@@ -1,0 +1,81 @@
+"""Which tenants a transaction sees: told to PostgreSQL in the very message that begins it, and read there by row-level security."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import Connection
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.pool import ConnectionPoolEntry
+
+SETTING: Final = "saasbase.organizations"
+OF_SUBJECTS: Final = "saasbase_tenants_of_subjects"
+
+
+def lookup_name(table: str, column: str) -> str:
+    """The database function that tells the tenant of a row by a unique column."""
+    return f"saasbase_tenant_of_{table}_by_{column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """Tenants as an SQL expression, so that finding them costs no message of its own. Values stand in it as hexadecimal digits only."""
+
+    sql: str
+
+    @classmethod
+    def exactly(cls, organization_id: UUID) -> Self:
+        """One tenant."""
+        return cls(f"'{{{organization_id.hex}}}'")
+
+    @classmethod
+    def of_row(cls, key: InstrumentedAttribute[Any], value: UUID | str) -> Self:
+        """The tenant of the row whose unique ``key`` has this value; none when there is no such row."""
+        model: Any = key.class_
+        if key.key == model.tenant_column().key and isinstance(value, UUID):
+            return cls.exactly(value)
+        given = f"'{value.hex}'" if isinstance(value, UUID) else _quote(value)
+        return cls(f"format('{{%s}}', {lookup_name(model.__tablename__, key.key)}({given}))")
+
+    @classmethod
+    def of_subjects(cls, subjects: Iterable[tuple[str, str]], known: UUID | None = None) -> Self:
+        """The tenants in which an actor, given by type and id, holds a grant or is in a group; and one that is known to concern him."""
+        types, names = zip(*subjects, strict=True)
+        lists = (", ".join(map(_quote, values)) for values in (types, names))
+        found = "{}({})".format(OF_SUBJECTS, ", ".join(f"ARRAY[{quoted}]" for quoted in lists))
+        return cls(f"{found}::text" if known is None else f"array_append({found}, '{known.hex}')::text")
+
+
+class ConfinableConnection(asyncpg.Connection):  # type: ignore[misc] # the driver has no types
+    """A connection whose next transaction can be confined without a further round trip."""
+
+    next_tenants: Tenants | None = None
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the driver's signature
+        """Let the message that begins a transaction say for whom. PostgreSQL forgets it when the transaction ends."""
+        if self.next_tenants is None or not query.startswith("BEGIN"):
+            return await super().execute(query, *args, timeout=timeout)
+        tenants, self.next_tenants = self.next_tenants, None
+        try:
+            return await super().execute(f"{query} SELECT set_config('{SETTING}', {tenants.sql}, true)", timeout=timeout)
+        except asyncpg.PostgresError:
+            self.terminate()  # it has begun and then failed: the driver would take what follows for a part of that transaction
+            raise
+
+
+def confine(connection: Connection, tenants: Tenants | None) -> None:
+    """Say which tenants a transaction sees whose first statement is still to come. Without row-level security nobody listens."""
+    driver = connection.connection.driver_connection
+    if type(driver) is ConfinableConnection:  # to the driver's metaclass every connection is an instance
+        driver.next_tenants = tenants
+
+
+def forget(connection: Any, _entry: ConnectionPoolEntry, _lent: Any) -> None:
+    """Let nothing that was said to a connection reach the next one who takes it from the pool."""
+    connection.driver_connection.next_tenants = None
+
+
+def _quote(text: str) -> str:
+    return f"convert_from(decode('{text.encode().hex()}', 'hex'), 'UTF8')"
