@@ -74,6 +74,10 @@ class HeldGrant:
         held = ROLE_ACTIONS[self.role]
         return held if self.only_actions is None else held & self.only_actions
 
+    def order(self, places: Mapping[ResourceRef, int]) -> tuple[int, str, str, str]:
+        """What grants are sorted by: nearest place first, then by who was given what."""
+        return places[self.granted_on], self.actor.type.value, self.actor.id, self.role.value
+
 
 class PolicyEngine(Protocol):
     """Decides from stored grants; keeps nothing between two questions, so revocation holds from the next one."""
