@@ -48,6 +48,11 @@ class Located:
         ]
 
     @property
+    def places(self) -> Mapping[ResourceRef, int]:
+        """The same with their distance."""
+        return {scope: distance for distance, scope in enumerate(self.scopes)}
+
+    @property
     def actions(self) -> frozenset[Action]:
         """Everything the actor may do on it."""
         return self.granted if self.only_actions is None else self.granted & self.only_actions

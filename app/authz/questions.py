@@ -27,15 +27,17 @@ Members = Mapping[Actor, list[Actor]]
 
 
 async def grants_on(connection: AsyncConnection, resource: Located, at: datetime) -> list[HeldGrant]:
-    """Every live grant on the resource and above it, nearest first, then by actor."""
+    """Every live grant on the resource and above it, in no order."""
     return await _held_on(connection, resource, at)
 
 
 async def grants_of(connection: AsyncConnection, resource: Located, asker: Asker, at: datetime) -> list[HeldGrant]:
-    """Those of them that count for the asker: his own, and those of groups he is in, each with its shortest way there."""
+    """Those that count for the asker, nearest first: his own, and those of groups he is in, each with its shortest way there."""
     parameters = {**asking(asker, at, ACTOR), "tenant": resource.organization_id}
     steps = (await connection.execute(_ways_statement(has_groups=asker.groups is not None), parameters)).all()
-    return await _held_on(connection, resource, at, _shortest_ways(asker.actor, steps))
+    held = await _held_on(connection, resource, at, _shortest_ways(asker.actor, steps))
+    places = resource.places
+    return sorted(held, key=lambda grant: grant.order(places))
 
 
 async def members_below(connection: AsyncConnection, organization_id: UUID, groups: Collection[str], at: datetime) -> Members:
@@ -117,10 +119,10 @@ def _shortest_ways(start: Actor, steps: Collection[Any]) -> Ways:
 
 async def _held_on(connection: AsyncConnection, resource: Located, at: datetime, ways: Ways | None = None) -> list[HeldGrant]:
     """The grants of the actors that ways lead to; of everybody only when none are given at all."""
-    places = {scope: place for place, scope in enumerate(resource.scopes)}
     grants = _MEMBERSHIPS.c
     statement = select(grants.actor_type, grants.actor_id, grants.role, grants.resource_type, grants.resource_id).where(
-        tuple_(grants.resource_type, grants.resource_id).in_([(scope.type.value, scope.id) for scope in places]), is_live(_MEMBERSHIPS)
+        tuple_(grants.resource_type, grants.resource_id).in_([(scope.type.value, scope.id) for scope in resource.scopes]),
+        is_live(_MEMBERSHIPS),
     )
     parameters: dict[str, Any] = {"at": at}
     if ways is not None:
@@ -134,7 +136,7 @@ async def _held_on(connection: AsyncConnection, resource: Located, at: datetime,
         actor, granted_on = Actor(ActorType(row.actor_type), row.actor_id), ResourceRef(ResourceType(row.resource_type), row.resource_id)
         limit = limits.get(actor.id) if actor.type is ActorType.API_KEY else None
         held.append(HeldGrant(actor, Role(row.role), granted_on, limit, ways[actor] if ways is not None else ()))
-    return sorted(held, key=lambda grant: grant.order(places))
+    return held
 
 
 async def limits_of_keys(connection: AsyncConnection, key_ids: Collection[str]) -> Mapping[str, frozenset[Action]]:

@@ -129,7 +129,7 @@ class AuthorizationService:
                     held[member] += [replace(grant, via=way) for grant in found]
         able = (actor for actor, found in held.items() if any(query.action in grant.actions for grant in found))
         actors = sorted((actor for actor in able if after is None or _order(actor) > _order(after)), key=_order)
-        shown, places = actors[: query.limit], {scope: place for place, scope in enumerate(resource.scopes)}
+        shown, places = actors[: query.limit], resource.places
         return {actor: sorted(held[actor], key=lambda grant: grant.order(places)) for actor in shown}, len(actors) > len(shown)
 
     async def list_objects(self, asked: ObjectsQuestion) -> ObjectsRead:
