@@ -24,12 +24,12 @@ class AuthorizationRepository:
         self._work = work
 
     async def grants_on(self, resource: Located) -> list[HeldGrant]:
-        """Every live grant on a resource and above it, nearest first."""
+        """Every live grant on a resource and above it, in no order."""
         async with self._work.open_questions(resource.organization_id) as (connection, _):
             return await grants_on(connection, resource, now())
 
     async def grants_of(self, resource: Located, actor: Actor) -> list[HeldGrant]:
-        """Those that count for an actor, each with its way."""
+        """Those that count for an actor, nearest first, each with its way."""
         async with self._work.open_questions(resource.organization_id) as (connection, _):
             return await grants_of(connection, resource, self._work.asker_of(actor), now())
 
