@@ -35,7 +35,7 @@ from tests.support.postgres import run_postgres
 from tests.support.rows import Place, Rows
 
 FULL, EMPTY, ONE_OF_MANY, ALONE = "full", "empty", "one of many", "alone"
-CHUNK: Final = 2000
+CHUNK: Final = 20_000
 PROBE, LISTER, SOLO, OWNER = (Actor(ActorType.USER, name) for name in ("probe", "lister", "solo", "owner"))
 
 Workload = Callable[["World", str], Awaitable[None]]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Select, String, bindparam, literal_column
+from sqlalchemy import Boolean, ColumnElement, Select, String, bindparam, func, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
@@ -98,3 +98,11 @@ def is_one_of(value: InstrumentedAttribute[Any], found: Select[Any]) -> ColumnEl
     up in each column's index.
     """
     return _IsOneOf(value, found.scalar_subquery())
+
+
+def unindexed(value: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+    """The same value, to sort by where few rows of very many are visible.
+
+    PostgreSQL cannot know how few, and would rather walk the column's whole index for the first of them than sort what it finds.
+    """
+    return func.coalesce(value, value)

@@ -17,6 +17,7 @@ from app.resources.authz.simulation import SimulatedGrant, Simulation, Simulatio
 from tests.support.oracle import (
     EVERYBODY,
     LEVELS,
+    NARROW_KEY,
     PROFILE,
     Grant,
     Story,
@@ -33,6 +34,7 @@ from tests.support.rows import Place
 pytestmark = pytest.mark.anyio
 
 ROOT: Final = Actor(ActorType.USER, "root")
+GROUP: Final = Actor(ActorType.GROUP, "g0")
 an_action = st.sampled_from((Action.PROJECT_READ, Action.DOCUMENT_READ, Action.MEMBER_MANAGE, *Action))
 a_place = st.integers(0, 2 * len(LEVELS) - 1)
 
@@ -43,9 +45,19 @@ async def world(database_url: str) -> AsyncIterator[World]:
         yield opened
 
 
-def with_managers(story: Story, caller: Actor) -> Story:
-    """The story, with the caller managing one tenant: few stories would let it ask about others."""
-    return story.changed([Grant(0, caller, Role.ORG_ADMIN, None)], [])
+HELD: Final = (None, Role.PROJECT_VIEWER, Role.ORG_ADMIN)
+
+
+def denser(story: Story, identity: Identity, role: Role | None) -> Story:
+    """The story, with the caller managing a tenant in which its principal holds a role, and so do a group and the narrow key.
+
+    In few random stories could anybody ask about others, or would one party hold less than the other.
+    """
+    if role is None:
+        return story
+    principal = identity.principal or identity.actor
+    held = (Grant(0, principal, role, None), Grant(0, identity.actor, Role.ORG_ADMIN, None))
+    return story.changed([*held, Grant(0, NARROW_KEY, Role.ORG_MEMBER, None), Grant(0, GROUP, Role.ORG_ADMIN, None)], [])
 
 
 def question(actor: Actor, action: Action, place: Place) -> AuthorizationQuestion:
@@ -66,10 +78,12 @@ def expected_of(world: World, story: Story, identity: Identity, actor: Actor, pl
 
 
 @PROFILE
-@given(story=a_story, caller=a_caller, manages=st.booleans(), where=a_place, action=an_action)
-async def test_questions_about_one_actor_agree(world: World, story: Story, caller: Any, manages: bool, where: int, action: Action) -> None:
+@given(story=a_story, caller=a_caller, role=st.sampled_from(HELD), where=a_place, action=an_action)
+async def test_questions_about_one_actor_agree(
+    world: World, story: Story, caller: Any, role: Role | None, where: int, action: Action
+) -> None:
     identity = identity_of(world, caller)
-    story = with_managers(story, identity.actor) if manages else story
+    story = denser(story, identity, role)
     await world.tell(story)
     work = world.work(identity)
     service, asked = AuthorizationService(work), [(actor, place) for actor in EVERYBODY for place in world.places]
@@ -131,14 +145,14 @@ def named(ref: ResourceRef) -> str:
 
 
 @PROFILE
-@given(story=a_story, caller=a_caller, manages=st.booleans(), actor=st.sampled_from(EVERYBODY), action=an_action)
+@given(story=a_story, caller=a_caller, role=st.sampled_from(HELD), actor=st.sampled_from(EVERYBODY), action=an_action)
 async def test_objects_are_those_the_checks_allow(
-    world: World, story: Story, caller: Any, manages: bool, actor: Actor, action: Action
+    world: World, story: Story, caller: Any, role: Role | None, actor: Actor, action: Action
 ) -> None:
     identity = identity_of(world, caller)
-    story = with_managers(story, identity.actor) if manages else story
+    story = denser(story, identity, role)
     await world.tell(story)
-    for asked in (identity.actor, actor):
+    for asked in (identity.actor, actor, NARROW_KEY):
         for kind in ResourceType:
             expected = {
                 place.ref.id

@@ -210,7 +210,8 @@ def _callers(draw: st.DrawFn) -> tuple[Actor, tuple[int, frozenset[str]] | None,
     """Who calls, the groups its token names and the tenant they count in, and who it acts for."""
     actor = draw(st.sampled_from((*CALLERS, *CALLERS, WHOLE_KEY, NARROW_KEY)))
     named = st.tuples(st.integers(0, TENANTS - 1), st.frozensets(st.sampled_from((*GROUPS, "of nobody")), max_size=2))
-    return actor, draw(st.none() | named), draw(st.none() | st.sampled_from(CALLERS))
+    himself = st.just(actor if actor.type is not ActorType.API_KEY else None)
+    return actor, draw(st.none() | named), draw(st.none() | himself | st.sampled_from(CALLERS))
 
 
 def identity_of(world: World, caller: tuple[Actor, tuple[int, frozenset[str]] | None, Actor | None]) -> Identity:

@@ -14,6 +14,7 @@ from app.core.actors import Actor, ActorType
 from app.core.clock import now
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceType
+from app.db.functions import unindexed
 from app.unit_of_work import UnitOfWork
 
 
@@ -72,7 +73,7 @@ class AuthorizationRepository:
         key, model = KEYS[resource_type], model_of(resource_type)
         every = self._work.only_visible(select(key), model)
         page = every if after is None else every.where(key > after)
-        found = (await self._work.session.execute(page.order_by(key).limit(limit))).scalars().all()
+        found = (await self._work.session.execute(page.order_by(unindexed(key)).limit(limit))).scalars().all()
         counted = self._work.only_visible(select(func.count(key)), model)
         return list(found), int((await self._work.session.execute(counted)).scalar_one())
 
