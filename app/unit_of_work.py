@@ -112,8 +112,12 @@ class UnitOfWork:
             return await holds_directly(connection, ref, self.actor, role)
 
     def asker_of(self, actor: Actor) -> Asker:
-        """An actor as the engine sees him; the token of this request tells of the groups of its own parties only."""
-        return next((identity.asker for _, identity in self._parties if identity.actor == actor), Asker(actor))
+        """An actor as the engine sees him; the token of this request tells of the groups of its own parties only.
+
+        Of who acts for himself, what both are in: the groups of the token tell of one of the two.
+        """
+        askers = (identity.asker for _, identity in self._parties if identity.actor == actor)
+        return min(askers, key=lambda asker: asker.groups is not None, default=Asker(actor))
 
     @asynccontextmanager
     async def open_questions(self, organization_id: UUID | None = None) -> AsyncIterator[tuple[AsyncConnection, PolicyEngine]]:

@@ -24,6 +24,7 @@ from app.core.actors import Asker
 from app.core.permissions import Action, Role, actions_of, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
+from app.db.functions import is_one_of
 from app.models import Membership, UnsentTuple
 
 _MEMBERSHIPS: Final = Membership.__table__
@@ -127,7 +128,10 @@ def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool, tell
 def _visible_rows(model: type[Base], action: Action, slot: str, *, has_groups: bool) -> ColumnElement[bool]:
     grants = _grants(action, slot, has_groups=has_groups)
     return or_(
-        *(column.in_(select(grants.c.resource_id).where(grants.c.resource_type == scope.value)) for scope, column in SCOPES[model].items())
+        *(
+            is_one_of(column, select(grants.c.resource_id).where(grants.c.resource_type == scope.value))
+            for scope, column in SCOPES[model].items()
+        )
     )
 
 

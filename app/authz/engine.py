@@ -48,6 +48,11 @@ class Located:
         ]
 
     @property
+    def places(self) -> Mapping[ResourceRef, int]:
+        """The same with their distance."""
+        return {scope: distance for distance, scope in enumerate(self.scopes)}
+
+    @property
     def actions(self) -> frozenset[Action]:
         """Everything the actor may do on it."""
         return self.granted if self.only_actions is None else self.granted & self.only_actions
@@ -73,6 +78,10 @@ class HeldGrant:
         """What it carries: the role's actions, or those of them an API key was made for."""
         held = ROLE_ACTIONS[self.role]
         return held if self.only_actions is None else held & self.only_actions
+
+    def order(self, places: Mapping[ResourceRef, int]) -> tuple[int, str, str, str]:
+        """What grants are sorted by: nearest place first, then by who was given what."""
+        return places[self.granted_on], self.actor.type.value, self.actor.id, self.role.value
 
 
 class PolicyEngine(Protocol):

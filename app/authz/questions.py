@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Executable, String, Uuid, and_, bindparam, literal, or_, select, tuple_
+from sqlalchemy import Executable, String, Uuid, and_, bindparam, cast, literal, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.authz.engine import ACTOR, HeldGrant, Located
@@ -16,7 +16,7 @@ from app.authz.subjects import MEMBERS, asking, is_live, subjects_everywhere, wa
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef, ResourceType
-from app.db.functions import each_text
+from app.db.functions import each_array, each_text, text_at
 from app.models import ApiKey, Membership, Organization
 
 _MEMBERSHIPS: Final = Membership.__table__
@@ -27,15 +27,17 @@ Members = Mapping[Actor, list[Actor]]
 
 
 async def grants_on(connection: AsyncConnection, resource: Located, at: datetime) -> list[HeldGrant]:
-    """Every live grant on the resource and above it, nearest first, then by actor."""
+    """Every live grant on the resource and above it, in no order."""
     return await _held_on(connection, resource, at)
 
 
 async def grants_of(connection: AsyncConnection, resource: Located, asker: Asker, at: datetime) -> list[HeldGrant]:
-    """Those of them that count for the asker: his own, and those of groups he is in, each with its shortest way there."""
+    """Those that count for the asker, nearest first: his own, and those of groups he is in, each with its shortest way there."""
     parameters = {**asking(asker, at, ACTOR), "tenant": resource.organization_id}
     steps = (await connection.execute(_ways_statement(has_groups=asker.groups is not None), parameters)).all()
-    return await _held_on(connection, resource, at, _shortest_ways(asker.actor, steps))
+    held = await _held_on(connection, resource, at, _shortest_ways(asker.actor, steps))
+    places = resource.places
+    return sorted(held, key=lambda grant: grant.order(places))
 
 
 async def members_below(connection: AsyncConnection, organization_id: UUID, groups: Collection[str], at: datetime) -> Members:
@@ -117,17 +119,20 @@ def _shortest_ways(start: Actor, steps: Collection[Any]) -> Ways:
 
 async def _held_on(connection: AsyncConnection, resource: Located, at: datetime, ways: Ways | None = None) -> list[HeldGrant]:
     """The grants of the actors that ways lead to; of everybody only when none are given at all."""
-    places = {(scope.type.value, scope.id): place for place, scope in enumerate(resource.scopes)}
     grants = _MEMBERSHIPS.c
     statement = select(grants.actor_type, grants.actor_id, grants.role, grants.resource_type, grants.resource_id).where(
-        tuple_(grants.resource_type, grants.resource_id).in_(places), is_live(_MEMBERSHIPS)
+        tuple_(grants.resource_type, grants.resource_id).in_([(scope.type.value, scope.id) for scope in resource.scopes]),
+        is_live(_MEMBERSHIPS),
     )
+    parameters: dict[str, Any] = {"at": at}
     if ways is not None:
-        statement = statement.where(tuple_(grants.actor_type, grants.actor_id).in_([(actor.type.value, actor.id) for actor in ways]))
-    rows = (await connection.execute(statement, {"at": at})).all()
+        subject = each_array("subjects").c.value
+        statement = statement.where(grants.actor_type == text_at(subject, 0), grants.actor_id == text_at(subject, 1))
+        parameters["subjects"] = json.dumps([[actor.type.value, actor.id] for actor in ways])
+    rows = (await connection.execute(statement, parameters)).all()
     limits = await limits_of_keys(connection, {row.actor_id for row in rows if row.actor_type == ActorType.API_KEY})
     held = []
-    for row in sorted(rows, key=lambda row: (places[row.resource_type, row.resource_id], row.actor_type, row.actor_id, row.role)):
+    for row in rows:
         actor, granted_on = Actor(ActorType(row.actor_type), row.actor_id), ResourceRef(ResourceType(row.resource_type), row.resource_id)
         limit = limits.get(actor.id) if actor.type is ActorType.API_KEY else None
         held.append(HeldGrant(actor, Role(row.role), granted_on, limit, ways[actor] if ways is not None else ()))
@@ -139,5 +144,8 @@ async def limits_of_keys(connection: AsyncConnection, key_ids: Collection[str]) 
     if not key_ids:
         return {}
     keys = ApiKey.__table__.c
-    statement = select(keys.id, keys.actions).where(keys.id.in_([UUID(key_id) for key_id in key_ids]))
-    return {str(key): frozenset(map(Action, actions)) for key, actions in await connection.execute(statement) if actions is not None}
+    named = select(cast(each_text("keys").c.value, Uuid()))
+    rows = await connection.execute(
+        select(keys.id, keys.actions).where(keys.id.in_(named)), {"keys": json.dumps([UUID(key_id).hex for key_id in key_ids])}
+    )
+    return {str(key): frozenset(map(Action, actions)) for key, actions in rows if actions is not None}

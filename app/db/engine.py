@@ -200,6 +200,7 @@ class Database:
                 "lock_timeout": str(int(self.limits.lock_seconds * 1000)),
                 "idle_in_transaction_session_timeout": "60000",
                 "jit": "off",  # compiling a plan costs more than running our short statements
+                "max_parallel_workers_per_gather": "0",  # and so does starting workers for them
             },
             "timeout": 10,
         }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, bindparam, literal_column
+from sqlalchemy import Boolean, ColumnElement, Select, String, bindparam, func, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
@@ -22,6 +22,12 @@ class _EachArray(GenericFunction[Any]):
 class _TextAt(GenericFunction[str]):
     name = "saasbase_text_at"
     type = String()
+    inherit_cache = True
+
+
+class _IsOneOf(GenericFunction[bool]):
+    name = "saasbase_is_one_of"
+    type = Boolean()
     inherit_cache = True
 
 
@@ -53,6 +59,18 @@ def _text_at_in_postgresql(element: _TextAt, compiler: Any, **options: Any) -> s
     return f"({array} ->> {index})"
 
 
+@compiles(_IsOneOf, "sqlite")
+def _is_one_of_in_sqlite(element: _IsOneOf, compiler: Any, **options: Any) -> str:
+    value, found = (compiler.process(part, **options) for part in element.clauses)
+    return f"{value} IN {found}"
+
+
+@compiles(_IsOneOf, "postgresql")
+def _is_one_of_in_postgresql(element: _IsOneOf, compiler: Any, **options: Any) -> str:
+    value, found = (compiler.process(part, **options) for part in element.clauses)
+    return f"{value} = ANY (ARRAY{found})"
+
+
 def each_text(parameter: str) -> TableValuedAlias:
     """The texts of a JSON array that comes as one parameter, as rows with a column ``value``: any number of them, one statement."""
     return _EachText(bindparam(parameter, type_=String())).table_valued("value", name=f"each_{parameter}")
@@ -71,3 +89,20 @@ def each_array(parameter: str) -> TableValuedAlias:
 def text_at(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
     """The text at a place of a JSON array."""
     return _TextAt(array, literal_column(str(index)))
+
+
+def is_one_of(value: InstrumentedAttribute[Any], found: Select[Any]) -> ColumnElement[bool]:
+    """The same as ``value IN (found)``, for a select that finds few of very many values.
+
+    PostgreSQL reads the table from end to end for an OR over ``IN (SELECT ...)``; found first, as an array, the values are looked
+    up in each column's index.
+    """
+    return _IsOneOf(value, found.scalar_subquery())
+
+
+def unindexed(value: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+    """The same value, to sort by where few rows of very many are visible.
+
+    PostgreSQL cannot know how few, and would rather walk the column's whole index for the first of them than sort what it finds.
+    """
+    return func.coalesce(value, value)

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.denials import DeniedAttempts
@@ -29,6 +29,7 @@ from tests.support import rows
 from tests.support.database import open_database
 from tests.support.engines import Candidate
 from tests.support.rows import Place, Rows
+from tests.support.statements import Statements
 
 pytestmark = pytest.mark.anyio
 
@@ -232,22 +233,6 @@ async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_
                 listed = (await connection.execute(statement, dict(engine.asking(asker, at)))).all()
                 assert bool(listed) is is_live
                 assert await engine.holds_anywhere(connection, asker, Action.ORGANIZATION_READ, at) is is_live
-
-
-class Statements:
-    """Counts what a database is sent."""
-
-    def __init__(self, database: Database) -> None:
-        self.sent: list[str] = []
-        for engine in {database.reader, database.writer} if database.is_sqlite else {database.writer}:
-            event.listen(engine.sync_engine, "before_cursor_execute", self._note)
-
-    def _note(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        self.sent.append(statement)
-
-    def take(self) -> list[str]:
-        sent, self.sent = self.sent, []
-        return sent
 
 
 async def test_locating_is_one_statement_whatever_the_way(world: World) -> None:

@@ -135,7 +135,7 @@ def execution(parent: Place) -> Rows:
     return [(Execution, row), (ExecutionEvent, told)]
 
 
-def api_key(scope: Place) -> Rows:
+def api_key(scope: Place, **columns: Any) -> Rows:
     """A key of an organization or a project, without a secret."""
     row = {
         "id": uuid4(),
@@ -146,10 +146,11 @@ def api_key(scope: Place) -> Rows:
         "scope_type": scope.ref.type.value,
         "scope_id": scope.ref.id,
         "role": Role.PROJECT_VIEWER.value,
+        "actions": None,
         "metadata": {},
         **_RECORDED,
     }
-    return [(ApiKey, row)]
+    return [(ApiKey, {**row, **columns})]
 
 
 def event(about: Place) -> Rows:

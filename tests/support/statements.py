@@ -1,4 +1,4 @@
-"""What requests send to the database."""
+"""What is sent to the database: by requests, or by whatever is done between two looks."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,12 @@ from sqlalchemy import event
 
 from app.db.engine import Database
 
-JOBS = {"last use of keys", "denied attempts"}
+JOBS = {"last use of keys", "denied attempts", "executions past their deadline", "authorization outbox", "sweeper", "measurements"}
+
+
+def _is_of_a_job() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.get_name() in JOBS
 
 
 @contextmanager
@@ -18,8 +23,7 @@ def statements_of_requests(database: Database) -> Iterator[list[str]]:
     sent: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        task = asyncio.current_task()
-        if task is None or task.get_name() not in JOBS:
+        if not _is_of_a_job():
             sent.append(statement)
 
     # On PostgreSQL the reader is a view of the writer, which hears what both send.
@@ -31,3 +35,21 @@ def statements_of_requests(database: Database) -> Iterator[list[str]]:
     finally:
         for engine in engines:
             event.remove(engine, "before_cursor_execute", note)
+
+
+class Statements:
+    """The statements since the last ``take``."""
+
+    def __init__(self, database: Database) -> None:
+        self.sent: list[str] = []
+        for engine in {database.reader, database.writer} if database.is_sqlite else {database.writer}:
+            event.listen(engine.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if not _is_of_a_job():
+            self.sent.append(statement)
+
+    def take(self) -> list[str]:
+        """What was sent since the last time."""
+        sent, self.sent = self.sent, []
+        return sent

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from app.authz.engine import HeldGrant, Located
 from app.core.actors import Actor
-from app.core.permissions import Action, roles_with
+from app.core.permissions import ROLE_ACTIONS, Action, roles_with
 from app.core.resources import ResourceRef
 from app.http.schemas import ActorRef, ResourceRefRead
 from app.resources.authz.schemas import ContainsStep, EffectiveRole, Explanation, GroupStep, RoleStep, Source, SubjectStep
@@ -12,15 +12,7 @@ from app.resources.authz.schemas import ContainsStep, EffectiveRole, Explanation
 Step = SubjectStep | GroupStep | RoleStep | ContainsStep
 
 
-def explain(  # noqa: PLR0913 - what a verdict rests on
-    actor: Actor,
-    action: Action,
-    ref: ResourceRef,
-    resource: Located | None,
-    grants: list[HeldGrant],
-    *,
-    narrowed: frozenset[Action] | None = None,
-) -> Explanation:
+def explain(actor: Actor, action: Action, ref: ResourceRef, resource: Located | None, grants: list[HeldGrant]) -> Explanation:
     """Why an actor may, or may not.
 
     Args:
@@ -28,23 +20,22 @@ def explain(  # noqa: PLR0913 - what a verdict rests on
         action: what he would do.
         ref: to what.
         resource: the same, found; None when there is nothing he may know of.
-        grants: his grants that count there, nearest first.
-        narrowed: what is left of them by the credential he came with, or by whom he acts for.
+        grants: his grants that count there, nearest first, each within what is left of it.
     """
     matching = [grant for grant in grants if action in grant.actions]
-    is_allowed = bool(matching) and (narrowed is None or action in narrowed)
+    carrying = matching or [grant for grant in grants if action in ROLE_ACTIONS[grant.role]]
     return Explanation(
         actor=ActorRef.of(actor),
         action=action,
         resource=ResourceRefRead.of(ref),
-        allowed=is_allowed,
-        source=Source.EFFECTIVE_ROLE if is_allowed else Source.NONE,
-        reason=_reason(action, grants, matching, is_allowed=is_allowed),
+        allowed=bool(matching),
+        source=Source.EFFECTIVE_ROLE if matching else Source.NONE,
+        reason=_reason(action, grants, carrying, is_allowed=bool(matching)),
         evaluated_scopes=[ResourceRefRead.of(scope) for scope in (resource.scopes if resource is not None else [ref])],
         effective_roles=[EffectiveRole.of(grant, ref) for grant in grants],
         matching_roles=[EffectiveRole.of(grant, ref) for grant in matching],
-        path=list(_path(actor, matching[0], resource)) if is_allowed and resource is not None else [],
-        sufficient_roles=[] if matching else list(roles_with(action)),
+        path=list(_path(actor, matching[0], resource)) if matching and resource is not None else [],
+        sufficient_roles=[] if carrying else list(roles_with(action)),
     )
 
 
@@ -62,9 +53,9 @@ def _named(ref: ResourceRef) -> str:
     return f"{ref.type.value.lower()}:{ref.id}"
 
 
-def _reason(action: Action, grants: list[HeldGrant], matching: list[HeldGrant], *, is_allowed: bool) -> str:
-    if matching:
-        grant = matching[0]
+def _reason(action: Action, grants: list[HeldGrant], carrying: list[HeldGrant], *, is_allowed: bool) -> str:
+    if carrying:
+        grant = carrying[0]
         held = f"{grant.actor.subject} holds {grant.role.value} on {grant.granted_on.type.value} {grant.granted_on.id}"
         return held if is_allowed else f"{held}; but the credential, or who it is done for, does not reach that far"
     roles = ", ".join(sorted({grant.role.value for grant in grants})) or "none"

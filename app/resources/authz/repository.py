@@ -14,6 +14,7 @@ from app.core.actors import Actor, ActorType
 from app.core.clock import now
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceType
+from app.db.functions import unindexed
 from app.unit_of_work import UnitOfWork
 
 
@@ -24,12 +25,12 @@ class AuthorizationRepository:
         self._work = work
 
     async def grants_on(self, resource: Located) -> list[HeldGrant]:
-        """Every live grant on a resource and above it, nearest first."""
+        """Every live grant on a resource and above it, in no order."""
         async with self._work.open_questions(resource.organization_id) as (connection, _):
             return await grants_on(connection, resource, now())
 
     async def grants_of(self, resource: Located, actor: Actor) -> list[HeldGrant]:
-        """Those that count for an actor, each with its way."""
+        """Those that count for an actor, nearest first, each with its way."""
         async with self._work.open_questions(resource.organization_id) as (connection, _):
             return await grants_of(connection, resource, self._work.asker_of(actor), now())
 
@@ -72,7 +73,7 @@ class AuthorizationRepository:
         key, model = KEYS[resource_type], model_of(resource_type)
         every = self._work.only_visible(select(key), model)
         page = every if after is None else every.where(key > after)
-        found = (await self._work.session.execute(page.order_by(key).limit(limit))).scalars().all()
+        found = (await self._work.session.execute(page.order_by(unindexed(key)).limit(limit))).scalars().all()
         counted = self._work.only_visible(select(func.count(key)), model)
         return list(found), int((await self._work.session.execute(counted)).scalar_one())
 

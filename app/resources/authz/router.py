@@ -99,8 +99,8 @@ async def list_who_can(
     Groups stand in the list beside their members, because tokens bring members that no list knows; `expand=false` leaves the
     members out. At most 1000; a `Link` header with `rel="next"` leads to the rest.
     """
-    explanations, has_more = await authorization.who_can(resource, query)
-    actors = [explanation.actor for explanation in explanations]
+    able, has_more = await authorization.who_can(resource, query)
+    actors = [ActorRef.of(actor) for actor in able]
     if has_more:
         response.headers["Link"] = _next(f"{runtime.base_path}/authz/who-can", query, actors[-1])
     return actors
@@ -111,7 +111,7 @@ async def explain_who_can(
     resource: TheResource, query: AboutWhoCan, authorization: Authorization, runtime: TheRuntime, response: Response
 ) -> list[Explanation]:
     """List the actors who may take the action on a resource, and why; groups, members and pages as in `who-can`."""
-    explanations, has_more = await authorization.who_can(resource, query)
+    explanations, has_more = await authorization.explain_who_can(resource, query)
     if has_more:
         response.headers["Link"] = _next(f"{runtime.base_path}/authz/who-can-explain", query, explanations[-1].actor)
     return explanations

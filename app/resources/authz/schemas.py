@@ -221,7 +221,7 @@ class Explanation(Schema):
     path: list[SubjectStep | GroupStep | RoleStep | ContainsStep]
     """How the actor comes to it: through which groups, by which role, down to the resource. Empty for a denial."""
     sufficient_roles: list[Role]
-    """For a denial: the roles that would do. Empty when it is allowed."""
+    """For a denial: the roles that would do. Empty when one is held already: then the credential, or who it is done for, is the limit."""
 
 
 class RolePolicy(Schema):

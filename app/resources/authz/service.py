@@ -1,7 +1,7 @@
 """Answers questions about authorization from the rows that decide requests, so an answer and a request cannot disagree."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -64,55 +64,66 @@ class AuthorizationService:
 
     async def judge(self, asked: Sequence[Question]) -> list[frozenset[Action] | None]:
         """What each actor may do on each resource, None where the caller may not ask."""
-        parties = [party for party in (self._work.actor, self._work.identity.principal) if party is not None]
         wanted: defaultdict[ResourceType, set[tuple[UUID, Actor]]] = defaultdict(set)
         for actor, ref in asked:
-            wanted[ref.type].update((ref.id, one) for one in (actor, *parties))
-        granted: dict[tuple[ResourceType, UUID, Actor], frozenset[Action]] = {}
+            wanted[ref.type].update((ref.id, one) for one in (actor, *self.parties))
+        granted: dict[Question, frozenset[Action]] = {}
         for type_, pairs in wanted.items():
             for (resource_id, actor), actions in (await self._answers.judge(type_, pairs)).items():
-                granted[type_, resource_id, actor] = actions
+                granted[actor, ResourceRef(type_, resource_id)] = actions
 
         def answer(actor: Actor, ref: ResourceRef) -> frozenset[Action] | None:
-            mine = self._work.identity.only_actions
-            for party in parties:
-                theirs = granted.get((ref.type, ref.id, party), frozenset())
-                mine = theirs if mine is None else mine & theirs
+            mine = self.shared(granted, ref)
             if actor == self._work.actor:
                 return mine
-            return granted.get((ref.type, ref.id, actor)) if Action.MEMBER_MANAGE in (mine or ()) else None
+            return granted.get((actor, ref)) if Action.MEMBER_MANAGE in mine else None
 
         return [answer(actor, ref) for actor, ref in asked]
 
+    @property
+    def parties(self) -> list[Actor]:
+        """Who must be allowed what the caller does: the actor, and who it acts for."""
+        principal = self._work.identity.principal
+        return [self._work.actor, *([principal] if principal is not None else [])]
+
+    def shared(self, granted: Mapping[Question, frozenset[Action]], ref: ResourceRef) -> frozenset[Action]:
+        """What the caller may do on a resource: what every party was granted there, within what the credential was made for."""
+        nothing: frozenset[Action] = frozenset()
+        every = [granted.get((party, ref), nothing) for party in self.parties]
+        limit = self._work.identity.only_actions
+        return frozenset.intersection(*every, *([limit] if limit is not None else []))
+
     async def explain(self, asked: AuthorizationQuestion) -> Explanation:
         """The answer with its reasons; for a denial, what is held and what would do."""
-        resource = await self._open(asked.actor, asked.ref)
-        grants = await self._answers.grants_of(resource, asked.actor) if resource is not None else []
-        narrowed = resource.actions if resource is not None and asked.actor == self._work.actor else None
-        return explain(asked.actor, asked.action, asked.ref, resource, grants, narrowed=narrowed)
+        resource, grants = await self._held(asked.actor, asked.ref)
+        return explain(asked.actor, asked.action, asked.ref, resource, grants)
 
     async def effective_roles(self, actor: Actor, ref: ResourceRef) -> list[EffectiveRole]:
-        """The roles that count for the actor on the resource, nearest first."""
-        resource = await self._open(actor, ref)
-        grants = await self._answers.grants_of(resource, actor) if resource is not None else []
+        """The roles that count for the actor on the resource, nearest first, each with what is left of it."""
+        _, grants = await self._held(actor, ref)
         return [EffectiveRole.of(grant, ref) for grant in grants]
 
     async def able(self, resource: Located, action: Action, *, expand: bool = True) -> dict[Actor, list[HeldGrant]]:
         """Every actor who may take the action on the resource, each with all he holds there; with ``expand`` the members of groups too."""
         held: defaultdict[Actor, list[HeldGrant]] = defaultdict(list)
-        grants = [grant for grant in await self._answers.grants_on(resource) if expand or action in grant.actions]
-        for grant in grants:
-            held[grant.actor].append(grant)
+        for grant in await self._answers.grants_on(resource):
+            if expand or action in grant.actions:
+                held[grant.actor].append(grant)
         if expand:
-            groups = {grant.actor for grant in grants if grant.actor.type is ActorType.GROUP}
-            members = await self._answers.members_below(resource.organization_id, groups)
-            for group in groups:
+            of_groups = {actor: list(found) for actor, found in held.items() if actor.type is ActorType.GROUP}
+            members = await self._answers.members_below(resource.organization_id, of_groups)
+            for group, found in of_groups.items():
                 for member, way in ways_up(members, group).items():
-                    held[member] += [replace(grant, via=way) for grant in grants if grant.actor == group]
+                    held[member] += [replace(grant, via=way) for grant in found]
         return {actor: found for actor, found in held.items() if any(action in grant.actions for grant in found)}
 
-    async def who_can(self, resource: Located, query: WhoCanQuery) -> tuple[list[Explanation], bool]:
-        """Every actor who may take the action on the resource, by type and id, with his reasons; and whether there are more.
+    async def explain_who_can(self, resource: Located, query: WhoCanQuery) -> tuple[list[Explanation], bool]:
+        """The same as ``who_can``, with everybody's reasons."""
+        able, has_more = await self.who_can(resource, query)
+        return [explain(actor, query.action, resource.ref, resource, grants) for actor, grants in able.items()], has_more
+
+    async def who_can(self, resource: Located, query: WhoCanQuery) -> tuple[dict[Actor, list[HeldGrant]], bool]:
+        """Every actor who may take the action on the resource, by type and id, with his grants; and whether there are more.
 
         Groups stand in the list themselves, because tokens bring members that no table knows; with ``expand`` so do their members.
 
@@ -122,13 +133,8 @@ class AuthorizationService:
         after = _after(query.cursor)
         able = await self.able(resource, query.action, expand=query.expand)
         actors = sorted((actor for actor in able if after is None or _order(actor) > _order(after)), key=_order)
-        shown = actors[: query.limit]
-        scopes = resource.scopes
-        explanations = [
-            explain(actor, query.action, resource.ref, resource, sorted(able[actor], key=lambda grant: scopes.index(grant.granted_on)))
-            for actor in shown
-        ]
-        return explanations, len(actors) > len(shown)
+        shown, places = actors[: query.limit], resource.places
+        return {actor: sorted(able[actor], key=lambda grant: grant.order(places)) for actor in shown}, len(actors) > len(shown)
 
     async def list_objects(self, asked: ObjectsQuestion) -> ObjectsRead:
         """The resources of a type on which the actor may take the action; about another, of those where the caller manages members.
@@ -156,9 +162,10 @@ class AuthorizationService:
 
         Raises:
             UnauthenticatedError: the caller is anonymous.
-            ForbiddenError: the caller's credential was made for less.
         """
         self.require_identity()
+        if await self._reaches_nothing(actor, action):
+            return [], 0
         if actor == self._work.actor:
             await self._work.admit_everywhere(action)
         else:
@@ -200,14 +207,25 @@ class AuthorizationService:
         if self._work.identity.is_anonymous:
             raise UnauthenticatedError("Questions about authorization need an identity.")
 
-    async def _open(self, actor: Actor, ref: ResourceRef) -> Located | None:
+    async def _held(self, actor: Actor, ref: ResourceRef) -> tuple[Located | None, list[HeldGrant]]:
+        """The resource and what the actor holds there; about oneself None and nothing when nothing is left of it."""
         self.require_identity()
         found = await self._work.find(ref)
+        if actor != self._work.actor:
+            if found is None or Action.MEMBER_MANAGE not in found.actions:
+                raise NotFoundError
+            return found, await self._answers.grants_of(found, actor)
+        if found is None or not found.actions:
+            return None, []
+        return found, [replace(grant, only_actions=found.actions) for grant in await self._answers.grants_of(found, actor)]
+
+    async def _reaches_nothing(self, actor: Actor, action: Action) -> bool:
+        """Whether a credential was made for too little to find anything: the caller's, or the API key that is asked about."""
+        mine = self._work.identity.only_actions
         if actor == self._work.actor:
-            return found if found is not None and found.granted else None
-        if found is None or Action.MEMBER_MANAGE not in found.actions:
-            raise NotFoundError
-        return found
+            return mine is not None and action not in mine
+        theirs = (await self._answers.limits_of_keys([actor])).get(actor)
+        return (mine is not None and Action.MEMBER_MANAGE not in mine) or (theirs is not None and action not in theirs)
 
 
 def _order(actor: Actor) -> tuple[str, str]:

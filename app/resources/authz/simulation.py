@@ -1,12 +1,12 @@
 """What would change if grants were given or taken: the rows that decide, with the changes laid over them. Nothing is written."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from app.authz.bulk import Holding, granted_by
 from app.authz.questions import ways_up
@@ -17,14 +17,14 @@ from app.core.resources import ResourceRef, ResourceType
 from app.http.schemas import ActorId, ActorRef, Command, ResourceRefRead, Schema
 from app.resources.authz.repository import AuthorizationRepository
 from app.resources.authz.schemas import AuthorizationQuestion
-from app.resources.authz.service import AuthorizationService
+from app.resources.authz.service import AuthorizationService, Question
 from app.unit_of_work import UnitOfWork
 
 MAX_CHANGES: Final = 50
 MAX_AFFECTED: Final = 1000
 
 Change = tuple[Actor, ResourceRef, Role]
-Pair = tuple[ResourceRef, Actor]
+Answers = dict[Question, frozenset[Action]]
 
 
 class SimulatedGrant(Command):
@@ -36,11 +36,13 @@ class SimulatedGrant(Command):
     actor_id: ActorId
     role: Role
 
-    @model_validator(mode="after")
-    def _fits(self) -> "SimulatedGrant":
-        if not self.role.fits(self.resource_type):
-            raise ValueError(f"{self.role.value} cannot be held on a resource of type {self.resource_type.value}")
-        return self
+    @field_validator("role")
+    @classmethod
+    def _fits(cls, role: Role, others: ValidationInfo) -> Role:
+        resource_type = others.data.get("resource_type")
+        if resource_type is not None and not role.fits(resource_type):
+            raise ValueError(f"{role.value} cannot be held on a resource of type {resource_type.value}")
+        return role
 
     @property
     def change(self) -> Change:
@@ -108,25 +110,24 @@ class SimulationService:
         await self._require_management(changed | {check.ref for check in asked.checks})
         affected = await self._affected(given | taken)
         shown = sorted(affected, key=_order)[:MAX_AFFECTED]
-        concerned = {(ref, actor) for ref, actor in shown} | {(check.ref, check.actor) for check in asked.checks}
+        concerned = {*shown, *((check.actor, check.ref) for check in asked.checks)}
         before, after = await self._judge_twice(concerned, given, taken)
-        nothing: frozenset[Action] = frozenset()
         effects = [
             SimulatedEffect(
                 actor=ActorRef.of(actor),
                 resource=ResourceRefRead.of(ref),
-                gained=sorted(after.get((ref, actor), nothing) - before.get((ref, actor), nothing)),
-                lost=sorted(before.get((ref, actor), nothing) - after.get((ref, actor), nothing)),
+                gained=sorted(after[actor, ref] - before[actor, ref]),
+                lost=sorted(before[actor, ref] - after[actor, ref]),
             )
-            for ref, actor in shown
+            for actor, ref in shown
         ]
         checks = [
             SimulatedCheck(
                 actor=ActorRef.of(check.actor),
                 action=check.action,
                 resource=ResourceRefRead.of(check.ref),
-                before=check.action in before.get((check.ref, check.actor), nothing),
-                after=check.action in after.get((check.ref, check.actor), nothing),
+                before=check.action in before[check.actor, check.ref],
+                after=check.action in after[check.actor, check.ref],
             )
             for check in asked.checks
         ]
@@ -139,36 +140,47 @@ class SimulationService:
         if any(Action.MEMBER_MANAGE not in (actions or ()) for actions in mine):
             raise NotFoundError
 
-    async def _affected(self, changes: Iterable[Change]) -> set[Pair]:
+    async def _affected(self, changes: Iterable[Change]) -> set[Question]:
         """The grantees on the resources that are named; where a group is one, everybody in it too."""
-        pairs: set[Pair] = set()
-        for actor, ref, _ in changes:
-            pairs.add((ref, actor))
-            if actor.type is ActorType.GROUP and (resource := await self._work.find(ref)) is not None:
-                members = await self._answers.members_below(resource.organization_id, [actor])
-                pairs.update((ref, member) for member in ways_up(members, actor))
-        return pairs
+        asked = {(actor, ref) for actor, ref, _ in changes}
+        groups: defaultdict[UUID, set[Question]] = defaultdict(set)
+        for ref in {ref for actor, ref in asked if actor.type is ActorType.GROUP}:
+            if (resource := await self._work.find(ref)) is not None:
+                groups[resource.organization_id] |= {pair for pair in asked if pair[1] == ref and pair[0].type is ActorType.GROUP}
+        for organization_id, pairs in groups.items():
+            members = await self._answers.members_below(organization_id, {group for group, _ in pairs})
+            for group, ref in pairs:
+                asked.update((member, ref) for member in ways_up(members, group))
+        return asked
 
-    async def _judge_twice(
-        self, pairs: Iterable[Pair], given: set[Change], taken: set[Change]
-    ) -> tuple[dict[Pair, frozenset[Action]], dict[Pair, frozenset[Action]]]:
+    async def _judge_twice(self, pairs: Collection[Question], given: set[Change], taken: set[Change]) -> tuple[Answers, Answers]:
+        """What each may do as it is and as it would be; about the caller what its principal and its credential leave of it."""
         by_type: defaultdict[ResourceType, set[tuple[UUID, Actor]]] = defaultdict(set)
-        for ref, actor in pairs:
-            by_type[ref.type].add((ref.id, actor))
-        before: dict[Pair, frozenset[Action]] = {}
-        after: dict[Pair, frozenset[Action]] = {}
+        for actor, ref in pairs:
+            parties = self._authorization.parties if actor == self._work.actor else [actor]
+            by_type[ref.type].update((ref.id, party) for party in parties)
+        before: Answers = {}
+        after: Answers = {}
         for type_, asked in by_type.items():
             found = await self._answers.holdings(type_, asked)
             limits = await self._answers.limits_of_keys({actor for _, actor in asked})
             for told, holdings in ((before, found), (after, _overlaid(found, given, taken))):
                 for (resource_id, actor), actions in granted_by(holdings).items():
-                    told[ResourceRef(type_, resource_id), actor] = actions & limits.get(actor, actions)
-        return before, after
+                    told[actor, ResourceRef(type_, resource_id)] = actions & limits.get(actor, actions)
+        return self._answered(pairs, before), self._answered(pairs, after)
+
+    def _answered(self, pairs: Collection[Question], told: Answers) -> Answers:
+        nothing: frozenset[Action] = frozenset()
+        mine = self._work.actor
+        return {
+            (actor, ref): self._authorization.shared(told, ref) if actor == mine else told.get((actor, ref), nothing)
+            for actor, ref in pairs
+        }
 
 
 def _overlaid(found: Sequence[Holding], given: set[Change], taken: set[Change]) -> list[Holding]:
-    more: defaultdict[tuple[Actor, ResourceRef], set[Role]] = defaultdict(set)
-    less: defaultdict[tuple[Actor, ResourceRef], set[Role]] = defaultdict(set)
+    more: defaultdict[Question, set[Role]] = defaultdict(set)
+    less: defaultdict[Question, set[Role]] = defaultdict(set)
     for changes, roles in ((given, more), (taken, less)):
         for actor, ref, role in changes:
             roles[actor, ref].add(role)
@@ -178,6 +190,6 @@ def _overlaid(found: Sequence[Holding], given: set[Change], taken: set[Change]) 
     ]
 
 
-def _order(pair: Pair) -> tuple[str, str, str, str]:
-    ref, actor = pair
+def _order(pair: Question) -> tuple[str, str, str, str]:
+    actor, ref = pair
     return ref.type.value, ref.id.hex, actor.type.value, actor.id
