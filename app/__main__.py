@@ -1,6 +1,7 @@
 """The ``saasbase`` command."""
 
 import asyncio
+import json
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from app.db.roles import DatabaseRoleError
 from app.settings import LogFormat, Settings, SettingsError, load_settings
 
 Result = TypeVar("Result")
+STORE_NAME = "saasbase"
 
 cli = typer.Typer(
     name="saasbase",
@@ -25,6 +27,10 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+authz = typer.Typer(
+    help="OpenFGA as policy engine: its model, its store, and whether the store holds what the database holds.", no_args_is_help=True
+)
+cli.add_typer(authz, name="authz")
 
 
 @cli.command()
@@ -36,12 +42,15 @@ def serve(
     """Serve the API. A SQLite database is migrated first; a PostgreSQL one must be at this release's schema."""
     import uvicorn
 
-    from app.main import make_database, make_store, prepare_schema
+    from app.main import make_database, make_openfga_client, make_store, prepare_schema
     from app.observability.metrics import shared_folder
+    from app.settings import AuthorizationEngine
 
     settings = _settings()
 
     async def prepare() -> None:
+        if settings.authz.engine is AuthorizationEngine.OPENFGA:
+            await make_openfga_client(settings).aclose()  # that it is configured; whether it answers is asked when it is needed
         database, store = make_database(settings), make_store(settings)
         try:
             await prepare_schema(database)
@@ -111,6 +120,57 @@ def sweep(
     print(_run(sweep_once()))
 
 
+@authz.command("model")
+def print_model() -> None:
+    """Print the authorization model, generated from the role matrix, as JSON."""
+    from app.authz.model import make_model
+
+    print(json.dumps(make_model(), indent=2))
+
+
+@authz.command("setup")
+def set_up_store(name: Annotated[str, typer.Option(help="Name of the store when none is configured.")] = STORE_NAME) -> None:
+    """Make the store and its model in OpenFGA, each unless it is there, and print the settings that name them."""
+    from app.authz.reconcile import set_up
+    from app.main import make_openfga_client
+
+    settings = _settings()
+
+    async def set_up_once() -> tuple[str, str]:
+        client = make_openfga_client(settings, needs_store=False)
+        try:
+            return await set_up(client, name)
+        finally:
+            await client.aclose()
+
+    store_id, model_id = _run(set_up_once())
+    print(f"SAASBASE_AUTHZ__OPENFGA__STORE_ID={store_id}\nSAASBASE_AUTHZ__OPENFGA__MODEL_ID={model_id}")
+
+
+@authz.command("reconcile")
+def reconcile_store(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what differs.")] = False) -> None:
+    """Compare the store in OpenFGA with the database, and bring it to what the database holds."""
+    from app.authz.outbox import Outbox
+    from app.authz.reconcile import Reconciliation, reconcile
+    from app.main import make_database, make_openfga_client, prepare_schema
+
+    settings = _settings()
+
+    async def reconcile_once() -> Reconciliation:
+        client, database = make_openfga_client(settings), make_database(settings)
+        try:
+            await prepare_schema(database)
+            return await reconcile(database, client, Outbox(database, client), is_dry_run=dry_run)
+        finally:
+            await database.aclose()
+            await client.aclose()
+
+    found = _run(reconcile_once())
+    print(f"compared {found.compared}, missing {found.missing}, too many {found.excess}, with another end {found.different}")
+    if found.unsent:
+        _fail(f"{found.unsent} changes are not sent yet")
+
+
 def main() -> None:
     """Run the command line."""
     cli()
@@ -133,12 +193,15 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from app.authz.openfga_client import OpenFGAError
     from app.blobs.store import BlobStoreError
 
     try:
         return asyncio.run(_settled(work))
-    except (DatabaseURLError, SchemaVersionError, DatabaseRoleError) as error:
+    except (DatabaseURLError, SchemaVersionError, DatabaseRoleError, SettingsError) as error:
         _fail(str(error))
+    except OpenFGAError as error:
+        _fail(f"OpenFGA (SAASBASE_AUTHZ__OPENFGA__URL) {error}")
     except CommandError as error:  # a version this release does not know: the database was migrated by a newer one
         _fail(f"the schema cannot be migrated: {error}")
     except BlobStoreError as error:

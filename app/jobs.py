@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from app.authn.api_keys import KeyUses
+from app.authz.outbox import Outbox
 from app.blobs.store import BlobStore
 from app.blobs.sweeper import sweep
 from app.observability.metrics import CONNECTIONS_IN_USE, CONNECTIONS_LIMIT
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 DENIAL_INTERVAL_SECONDS: Final = 1.0
 KEY_USE_INTERVAL_SECONDS: Final = 2.0
+OUTBOX_INTERVAL_SECONDS: Final = 1.0
 DEADLINE_INTERVAL_SECONDS: Final = 1.0
 MEASURE_INTERVAL_SECONDS: Final = 1.0
 
@@ -59,6 +61,8 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, pl
         asyncio.create_task(_repeat(sweep_once, plan.sweep_interval_seconds), name="sweeper"),
         asyncio.create_task(_repeat(measure_once, MEASURE_INTERVAL_SECONDS), name="measurements"),
     ]
+    if context.outbox is not None:
+        tasks.append(asyncio.create_task(_send(context.outbox), name="authorization outbox"))
     try:
         yield
     finally:
@@ -75,6 +79,13 @@ async def _repeat(job: Callable[[], Awaitable[None]], pause_seconds: float) -> N
         if not pause_seconds:
             return
         await asyncio.sleep(pause_seconds)
+
+
+async def _send(outbox: Outbox) -> None:
+    """At once after a commit that has written something down, and every second: another process may have ended before it sent."""
+    while True:
+        await _once(outbox.send, "authorization outbox")
+        await outbox.wait(OUTBOX_INTERVAL_SECONDS)
 
 
 async def _once(job: Callable[[], Awaitable[Any]], name: str) -> None:

@@ -22,6 +22,9 @@ from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver, ChainedActorResolver
 from app.authz.builtin import BuiltinPolicyEngine
+from app.authz.openfga import OpenFGAPolicyEngine
+from app.authz.openfga_client import OpenFGAClient
+from app.authz.outbox import Outbox
 from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError
 from app.core.actors import Actor
@@ -37,7 +40,7 @@ from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import RouteIndex
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
-from app.settings import OrganizationCreation, Settings, load_settings
+from app.settings import AuthorizationEngine, AuthorizationFallback, OrganizationCreation, Settings, SettingsError, load_settings
 from app.unit_of_work import WorkContext
 
 _log = logging.getLogger(__name__)
@@ -95,6 +98,24 @@ def make_store(settings: Settings) -> DiskBlobStore:
     return DiskBlobStore(settings.storage.local.base_path)
 
 
+def make_openfga_client(settings: Settings, *, needs_store: bool = True) -> OpenFGAClient:
+    """A client of the OpenFGA server and store the settings name; opens no connection yet.
+
+    Raises:
+        SettingsError: they name no store, and one is needed.
+    """
+    openfga = settings.authz.openfga
+    if needs_store and not openfga.store_id:
+        raise SettingsError("SAASBASE_AUTHZ__OPENFGA__STORE_ID: is empty; 'saasbase authz setup' makes a store and prints its id")
+    return OpenFGAClient(
+        openfga.url,
+        openfga.store_id,
+        model_id=openfga.model_id or None,
+        token=openfga.token.get_secret_value() if openfga.token else None,
+        timeout_seconds=openfga.timeout_seconds,
+    )
+
+
 async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
@@ -134,6 +155,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
             async with run_jobs(runtime.context, runtime.store, runtime.key_uses, plan):
                 yield
         finally:
+            await runtime.context.policy.aclose()
             await runtime.context.database.aclose()
             await runtime.store.aclose()
             if runtime.tokens is not None:
@@ -174,7 +196,7 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
     guarded = GuessLimiter(keys) if settings.api_keys.guess_limit else keys  # signatures of tokens cannot be guessed
     bearer = KeyOrTokenVerifier(guarded, tokens) if tokens is not None else guarded
     return Runtime(
-        context=WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts()),
+        context=_make_context(settings, database),
         tokens=tokens,
         key_uses=keys.uses,
         pepper=pepper,
@@ -186,6 +208,14 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
         max_upload_bytes=settings.storage.max_upload_bytes,
         may_create_organizations=settings.organizations.creation is OrganizationCreation.AUTHENTICATED,
     )
+
+
+def _make_context(settings: Settings, database: Database) -> WorkContext:
+    if settings.authz.engine is AuthorizationEngine.BUILTIN:
+        return WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts())
+    client = make_openfga_client(settings)
+    policy = OpenFGAPolicyEngine(client, falls_back=settings.authz.fallback is AuthorizationFallback.SQL)
+    return WorkContext(database, policy, DeniedAttempts(), Outbox(database, client))
 
 
 def _require_guards(routes: list[APIRoute]) -> None:

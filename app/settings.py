@@ -156,6 +156,45 @@ class JwtSettings(Section):
     """How far the clocks of issuers may differ from ours."""
 
 
+class AuthorizationEngine(StrEnum):
+    """Who decides what an actor may do."""
+
+    BUILTIN = "builtin"
+    OPENFGA = "openfga"
+
+
+class AuthorizationFallback(StrEnum):
+    """What happens while OpenFGA does not answer."""
+
+    NONE = "none"
+    SQL = "sql"
+
+
+class OpenFGASettings(Section):
+    """OpenFGA, when it is the engine."""
+
+    url: str = Field(default="http://127.0.0.1:8080", pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")
+    """Address of its HTTP API."""
+    store_id: str = ""
+    """The store that holds the grants; `saasbase authz setup` makes one and prints its id."""
+    model_id: str = ""
+    """The authorization model to ask; empty = the newest of the store."""
+    token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
+    """Preshared key, if the server wants one."""
+    timeout_seconds: float = Field(default=1, gt=0, le=60)
+    """How long a request waits for a decision."""
+
+
+class AuthorizationSettings(Section):
+    """Who decides what an actor may do."""
+
+    engine: AuthorizationEngine = AuthorizationEngine.BUILTIN
+    """builtin (in SQL) or openfga (an OpenFGA server, kept in step with the database)."""
+    fallback: AuthorizationFallback = AuthorizationFallback.NONE
+    """While OpenFGA does not answer: none = requests are answered 503, sql = the database decides."""
+    openfga: OpenFGASettings = OpenFGASettings()
+
+
 class OrganizationCreation(StrEnum):
     """Who may create organizations."""
 
@@ -229,6 +268,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     actor: ActorSettings = ActorSettings()
     api_keys: ApiKeySettings = ApiKeySettings()
+    authz: AuthorizationSettings = AuthorizationSettings()
     jwt: JwtSettings = JwtSettings()
     organizations: OrganizationSettings = OrganizationSettings()
     web: WebSettings = WebSettings()

@@ -15,6 +15,7 @@ from app.audit.denials import DeniedAttempts, Key
 from app.audit.trail import Origin, Subject, make_event
 from app.authz.engine import ACTOR, ASKED, PRINCIPAL, Located, PolicyEngine
 from app.authz.memberships import holds_directly
+from app.authz.outbox import SESSION_KEY, Outbox
 from app.authz.tree import KEYS
 from app.core.actors import Actor, ActorType, Asker, Identity
 from app.core.clock import now
@@ -48,6 +49,7 @@ class WorkContext:
     database: Database
     policy: PolicyEngine
     denials: DeniedAttempts
+    outbox: Outbox | None = None  # when the policy engine decides from a copy
 
 
 class UnitOfWork:
@@ -68,7 +70,8 @@ class UnitOfWork:
         self._after_commit: list[Callback] = []
         self._after_rollback: list[Callback] = []
         engine = context.database.reader if is_read_only else context.database.writer
-        self.session = AsyncSession(engine, sync_session_class=TenantSession, is_read_only=is_read_only)
+        info = {SESSION_KEY: context.outbox}
+        self.session = AsyncSession(engine, sync_session_class=TenantSession, is_read_only=is_read_only, info=info)
 
     @property
     def actor(self) -> Actor:

@@ -19,7 +19,9 @@ from app.db.migrations import migrate
 from app.http.runtime import Runtime
 from app.main import create_app
 from app.settings import Settings
+from tests.support import openfga
 from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles, section_of
+from tests.support.openfga import OpenFGAServer, run_openfga
 from tests.support.postgres import run_postgres
 from tests.support.server import Server, run_server
 
@@ -213,6 +215,19 @@ def server(database_url: str, tmp_path: Path) -> Iterator[Server]:
     """The service as its own process, over a real socket."""
     with run_server(database_url, tmp_path) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def openfga_server() -> Iterator[OpenFGAServer]:
+    """A running OpenFGA server; every test makes a store of its own."""
+    with run_openfga() as running:
+        yield running
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what did not run, and why."""
+    if not openfga.is_expected():
+        terminalreporter.write_line(f"without OpenFGA: this machine has neither it nor Go ({openfga.INSTALL})", yellow=True)
 
 
 async def _make_postgres_template(server: str) -> None:

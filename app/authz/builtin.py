@@ -8,7 +8,7 @@ an actor is felt.
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from typing import cast as cast_type
 from uuid import UUID
 
@@ -25,14 +25,19 @@ from app.core.permissions import Action, Role, actions_of, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.functions import is_one_of
-from app.models import Membership
+from app.models import Membership, UnsentTuple
 
 _MEMBERSHIPS: Final = Membership.__table__
+_UNSENT: Final = UnsentTuple.__table__
 _ROLES: Final = "held_roles"
+HAS_UNSENT: Final = "has_unsent_tuples"
 
 
 class BuiltinPolicyEngine:
     """Implements ``PolicyEngine`` over the service's own tables."""
+
+    # Whether ``locate`` also tells, as ``HAS_UNSENT``, that the organization has changes which a copy elsewhere lacks.
+    tells_unsent: ClassVar[bool] = False
 
     async def locate(
         self,
@@ -43,9 +48,8 @@ class BuiltinPolicyEngine:
         at: datetime,
     ) -> Located | None:
         """See ``PolicyEngine.locate``."""
-        row = (
-            await connection.execute(_locate_statement(key, has_groups=asker.groups is not None), {"key": value, **self.asking(asker, at)})
-        ).one_or_none()
+        statement = _locate_statement(key, has_groups=asker.groups is not None, tells_unsent=self.tells_unsent)
+        row = (await connection.execute(statement, {"key": value, **self.asking(asker, at)})).one_or_none()
         if row is None:
             return None
         held = getattr(row, _ROLES)
@@ -78,6 +82,12 @@ class BuiltinPolicyEngine:
         statement = _holds_anywhere(action, has_groups=asker.groups is not None)
         return bool((await connection.execute(statement, self.asking(asker, at))).scalar_one())
 
+    async def check(self) -> None:
+        """See ``PolicyEngine.check``: it works when the database does."""
+
+    async def aclose(self) -> None:
+        """See ``PolicyEngine.aclose``: it keeps nothing open."""
+
 
 def _table(model: type[Base]) -> Table:
     table = model.__table__
@@ -87,7 +97,7 @@ def _table(model: type[Base]) -> Table:
 
 
 @cache
-def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool) -> Executable:
+def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent: bool) -> Executable:
     model = cast_type("type[Base]", key.class_)
     target = select(_table(model)).where(key == bindparam("key")).cte("target")
     columns = {scope: target.c[column.key] for scope, column in SCOPES[model].items()}
@@ -110,7 +120,8 @@ def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool) -> E
     )
     per_pair = select(held.label("roles")).select_from(subjects.join(scopes, literal(value=True))).subquery("pairs")
     roles = select(func.aggregate_strings(per_pair.c.roles, ",")).scalar_subquery()
-    return select(*(column.label(column.name) for column in target.c), roles.label(_ROLES)).select_from(target)
+    told = [exists(select(_UNSENT.c.seq).where(_UNSENT.c.organization_id == tenant)).label(HAS_UNSENT)] if tells_unsent else []
+    return select(*(column.label(column.name) for column in target.c), roles.label(_ROLES), *told).select_from(target)
 
 
 @cache

@@ -95,7 +95,11 @@ class PolicyEngine(Protocol):
         value: Any,
         at: datetime,
     ) -> Located | None:
-        """The row whose unique ``key`` has this value, with what the asker was granted on it, in one statement; None when absent."""
+        """The row whose unique ``key`` has this value, with what the asker was granted on it, in one statement; None when absent.
+
+        Raises:
+            UnavailableError: the engine cannot decide now. Nothing is allowed then, and nothing denied.
+        """
 
     def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> ColumnElement[bool]:
         """An SQL predicate that is true for the rows of ``model`` on which the asker may take the action.
@@ -113,6 +117,16 @@ class PolicyEngine(Protocol):
         self, connection: AsyncConnection, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime
     ) -> "Judgements":
         """What each asker was granted on each resource of one type, in one statement; a resource that is absent is absent here too."""
+
+    async def check(self) -> None:
+        """See whether the engine can decide.
+
+        Raises:
+            UnavailableError: it cannot; the message says why, to whoever runs the service.
+        """
+
+    async def aclose(self) -> None:
+        """Close what it keeps open."""
 
 
 Judgements = Mapping[tuple[UUID, Actor], frozenset[Action]]

@@ -29,6 +29,7 @@ _VALUES: Final[dict[str, Any]] = {
     "api_call_id": _CALL,
     "api_key_id": _KEY,
     "auth_method": "header",
+    "authorization": "ok",
     "before": False,
     "by_status": {"COMPLETED": 1},
     "checksum": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from app.blobs.store import BlobStoreError
+from app.core.errors import UnavailableError
 from app.db.errors import as_app_error
 from app.db.migrations import current_version, head_version
 from app.http.runtime import Runtime, runtime_of
@@ -32,6 +33,7 @@ class Readiness(BaseModel):
     database: str
     db_schema: str
     storage: str
+    authorization: str
 
 
 class Version(BaseModel):
@@ -56,12 +58,15 @@ async def read_liveness() -> Liveness:
     responses={503: {"model": Readiness}},
 )
 async def read_readiness(request: Request) -> JSONResponse:
-    """Asks the database, compares its schema with this release, and writes to the store."""
+    """Asks the database and the policy engine, compares the schema with this release, and writes to the store."""
     runtime = runtime_of(request)
     database, schema = await _check_database(runtime)
     storage = await _check_storage(runtime)
-    is_ready = database == schema == storage == "ok"
-    found = Readiness(status="ok" if is_ready else "unavailable", database=database, db_schema=schema, storage=storage)
+    authorization = await _check_authorization(runtime)
+    is_ready = database == schema == storage == authorization == "ok"
+    found = Readiness(
+        status="ok" if is_ready else "unavailable", database=database, db_schema=schema, storage=storage, authorization=authorization
+    )
     return JSONResponse(found.model_dump(), 200 if is_ready else 503)
 
 
@@ -94,4 +99,12 @@ async def _check_storage(runtime: Runtime) -> str:
         await runtime.store.check()
     except BlobStoreError as error:
         return str(error)
+    return "ok"
+
+
+async def _check_authorization(runtime: Runtime) -> str:
+    try:
+        await runtime.context.policy.check()
+    except UnavailableError as error:
+        return error.detail
     return "ok"

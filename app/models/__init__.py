@@ -9,6 +9,7 @@ from app.models.group import Group, GroupMember
 from app.models.membership import Membership
 from app.models.organization import Organization
 from app.models.project import Project
+from app.models.unsent_tuple import UnsentTuple
 
 __all__ = [
     "ApiCall",
@@ -24,4 +25,5 @@ __all__ = [
     "Membership",
     "Organization",
     "Project",
+    "UnsentTuple",
 ]

@@ -69,6 +69,10 @@ _denials = Counter(
 FORBIDDEN: Final = _denials.labels("forbidden")
 NOT_FOUND: Final = _denials.labels("not_found")
 
+DECIDED_BY_SQL: Final = Counter(
+    "saasbase_authorization_fallbacks", "Decisions the database took because OpenFGA did not answer.", registry=_registry
+)
+
 
 def observe_request(method: str, route: str | None, status: int, seconds: float) -> None:
     """Count a request that has been answered. ``route`` is the template of its path; ``status`` is 0 when nothing was answered."""

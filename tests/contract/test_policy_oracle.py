@@ -1,4 +1,4 @@
-"""The built-in policy engine against a brute-force oracle, in random worlds of two tenants that use the same names."""
+"""Every policy engine against a brute-force oracle, in random worlds of two tenants that use the same names."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,14 +11,15 @@ from sqlalchemy import select
 from app.authz.tree import SCOPES
 from app.core.permissions import Action
 from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, Organization, Project
+from tests.support.engines import Candidate
 from tests.support.oracle import NARROW_KEY, PROFILE, Story, World, a_caller, a_story, identity_of, open_world
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def world(database_url: str) -> AsyncIterator[World]:
-    async with open_world(database_url) as opened:
+async def world(database_url: str, candidate: Candidate) -> AsyncIterator[World]:
+    async with open_world(database_url, candidate) as opened:
         yield opened
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin
-from app.authz.builtin import BuiltinPolicyEngine
 from app.core.actors import Actor, ActorType, Identity, TokenGroups
 from app.core.permissions import Action, Role, actions_of
 from app.core.resources import ResourceType
@@ -22,6 +21,7 @@ from app.models import ApiKey, AuditEvent, DocumentVersion, Execution, Group, Gr
 from app.unit_of_work import UnitOfWork, WorkContext
 from tests.support import rows
 from tests.support.database import open_database
+from tests.support.engines import BUILTIN, Candidate
 from tests.support.rows import Place, Rows
 
 PAST, FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
@@ -99,6 +99,7 @@ class World:
     database: Database
     places: list[Place]
     rows: Rows
+    candidate: Candidate = BUILTIN
 
     def _repr_pretty_(self, printer: Any, _is_cycle: bool) -> None:
         printer.text("the world")  # a failing example is shown with it; all rows would be too many
@@ -111,9 +112,10 @@ class World:
         for grant in story.grants:
             told += rows.grant(self.places[grant.place], grant.who, grant.role, grant.expires_at)
         await rows.write(self.database, told, instead_of=(Membership, GroupMember, Group))
+        await self.candidate.catch_up(self.database)
 
     def work(self, identity: Identity) -> UnitOfWork:
-        context = WorkContext(self.database, BuiltinPolicyEngine(), DeniedAttempts())
+        context = WorkContext(self.database, self.candidate.policy, DeniedAttempts())
         return UnitOfWork(context, identity, Origin(), is_read_only=True)
 
     def tenant_of(self, place: Place) -> int:
@@ -173,7 +175,7 @@ def _place_of(places: list[Place], model: type[Base], values: dict[str, Any]) ->
 
 
 @asynccontextmanager
-async def open_world(database_url: str) -> AsyncIterator[World]:
+async def open_world(database_url: str, candidate: Candidate = BUILTIN) -> AsyncIterator[World]:
     """Two tenants of the same shape, and two API keys that anything may be granted to."""
     places: list[Place] = []
     written: Rows = []
@@ -192,7 +194,7 @@ async def open_world(database_url: str) -> AsyncIterator[World]:
     assert [place.ref.type for place in places] == [*LEVELS] * TENANTS
     async with open_database(database_url) as database:
         await rows.write(database, written)
-        yield World(database, places, written)
+        yield World(database, places, written, candidate)
 
 
 _EXPIRY = st.sampled_from([None, None, PAST, FUTURE])

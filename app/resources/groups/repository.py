@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import Row, Select, delete, insert, literal, select
+from sqlalchemy import Row, Select, and_, delete, insert, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from app.core.actors import Actor, ActorType
@@ -51,10 +51,14 @@ class GroupRepository(Repository):
         return await self.page(statement, request)
 
     async def remove(self, group_id: str) -> None:
-        """Remove a group, its place in other groups, and what was granted to it; its members go by foreign key."""
+        """Remove a group, its members, its place in other groups, and what was granted to it.
+
+        First its row is locked: nobody can come in any more. Members are removed by name, so that the session sees who goes.
+        """
+        await self._session.execute(select(Group.id).where(Group.group_id == group_id).with_for_update())
         inside = GroupMember.member_type == ActorType.GROUP.value, GroupMember.member_id == group_id
         held = Membership.actor_type == ActorType.GROUP.value, Membership.actor_id == group_id
-        await self._session.execute(delete(GroupMember).where(*inside))
+        await self._session.execute(delete(GroupMember).where(or_(GroupMember.group_id == group_id, and_(*inside))))
         await self._session.execute(delete(Membership).where(*held))
         await self._session.execute(delete(Group).where(Group.group_id == group_id))
 

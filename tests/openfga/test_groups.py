@@ -1,0 +1,3 @@
+"""The tests of the same name, with OpenFGA as engine."""
+
+from tests.resources.groups.test_api import *  # noqa: F403 - the same tests; only the engine differs
