@@ -1,6 +1,7 @@
 """Every question about authorization against the oracle: check = batch = explain = roles = actions = objects = who-can = what-if."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, Final
 
@@ -21,8 +22,10 @@ from tests.support.oracle import (
     LEVELS,
     NARROW_KEY,
     NARROWED,
+    PAST,
     PROFILE,
     Grant,
+    Member,
     Story,
     World,
     a_caller,
@@ -200,7 +203,9 @@ async def objects_of(world: World, identity: Identity, actor: Actor, action: Act
 async def test_who_can_names_everybody_who_can_and_nobody_else(
     world: World, story: Story, where: int, action: Action, expand: bool
 ) -> None:
-    story = story.changed([Grant(n * len(LEVELS), ROOT, Role.ORG_OWNER, None) for n in (0, 1)], [])
+    holders = ((ROOT, Role.ORG_OWNER), (GROUP, Role.ORG_ADMIN), (NARROW_KEY, Role.ORG_MEMBER))
+    story = story.changed([Grant(n * len(LEVELS), actor, role, None) for n in (0, 1) for actor, role in holders], [])
+    story = replace(story, members=[*story.members, *(Member(n, GROUP.id, Actor(ActorType.USER, "gone"), PAST) for n in (0, 1))])
     await world.tell(story)
     place, work = world.places[where], world.work(Identity(ROOT, "header"))
     service, resource = AuthorizationService(work), await work.locate_ref(place.ref)
