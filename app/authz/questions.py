@@ -121,14 +121,20 @@ async def _held_on(connection: AsyncConnection, resource: Located, at: datetime,
     """The grants of the actors that ways lead to; of everybody only when none are given at all."""
     grants = _MEMBERSHIPS.c
     statement = select(grants.actor_type, grants.actor_id, grants.role, grants.resource_type, grants.resource_id).where(
-        tuple_(grants.resource_type, grants.resource_id).in_([(scope.type.value, scope.id) for scope in resource.scopes]),
-        is_live(_MEMBERSHIPS),
+        is_live(_MEMBERSHIPS)
     )
     parameters: dict[str, Any] = {"at": at}
-    if ways is not None:
-        subject = each_array("subjects").c.value
-        statement = statement.where(grants.actor_type == text_at(subject, 0), grants.actor_id == text_at(subject, 1))
-        parameters["subjects"] = json.dumps([[actor.type.value, actor.id] for actor in ways])
+    if ways is None:
+        places = [(scope.type.value, scope.id) for scope in resource.scopes]
+        statement = statement.where(tuple_(grants.resource_type, grants.resource_id).in_(places))
+    else:  # each subject on each scope, so that the index is probed for them and not read for everybody's
+        pair = each_array("pairs").c.value
+        statement = statement.where(
+            *(column == text_at(pair, place) for place, column in enumerate((grants.actor_type, grants.actor_id, grants.resource_type))),
+            grants.resource_id == cast(text_at(pair, 3), Uuid()),
+        )
+        pairs = [[actor.type.value, actor.id, scope.type.value, scope.id.hex] for actor in ways for scope in resource.scopes]
+        parameters["pairs"] = json.dumps(pairs)
     rows = (await connection.execute(statement, parameters)).all()
     limits = await limits_of_keys(connection, {row.actor_id for row in rows if row.actor_type == ActorType.API_KEY})
     held = []

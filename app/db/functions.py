@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Select, String, bindparam, func, literal_column
+from sqlalchemy import BinaryExpression, ColumnElement, Select, String, bindparam, func, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
@@ -25,9 +25,7 @@ class _TextAt(GenericFunction[str]):
     inherit_cache = True
 
 
-class _IsOneOf(GenericFunction[bool]):
-    name = "saasbase_is_one_of"
-    type = Boolean()
+class _IsOneOf(BinaryExpression[bool]):
     inherit_cache = True
 
 
@@ -59,15 +57,14 @@ def _text_at_in_postgresql(element: _TextAt, compiler: Any, **options: Any) -> s
     return f"({array} ->> {index})"
 
 
-@compiles(_IsOneOf, "sqlite")
+@compiles(_IsOneOf)
 def _is_one_of_in_sqlite(element: _IsOneOf, compiler: Any, **options: Any) -> str:
-    value, found = (compiler.process(part, **options) for part in element.clauses)
-    return f"{value} IN {found}"
+    return str(compiler.visit_binary(element, **options))
 
 
 @compiles(_IsOneOf, "postgresql")
 def _is_one_of_in_postgresql(element: _IsOneOf, compiler: Any, **options: Any) -> str:
-    value, found = (compiler.process(part, **options) for part in element.clauses)
+    value, found = (compiler.process(part, **options) for part in (element.left, element.right))
     return f"{value} = ANY (ARRAY{found})"
 
 
@@ -97,7 +94,8 @@ def is_one_of(value: InstrumentedAttribute[Any], found: Select[Any]) -> ColumnEl
     PostgreSQL reads the table from end to end for an OR over ``IN (SELECT ...)``; found first, as an array, the values are looked
     up in each column's index.
     """
-    return _IsOneOf(value, found.scalar_subquery())
+    within = value.in_(found)
+    return _IsOneOf(within.left, within.right, within.operator, within.type)
 
 
 def unindexed(value: InstrumentedAttribute[Any]) -> ColumnElement[Any]:

@@ -1,6 +1,8 @@
 """Every question about authorization against the oracle: check = batch = explain = roles = actions = objects = who-can = what-if."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any, Final
 
 import pytest
@@ -14,12 +16,16 @@ from app.core.resources import ResourceRef, ResourceType
 from app.resources.authz.schemas import AuthorizationQuestion, ContainsStep, Explanation, GroupStep, ObjectsQuestion, RoleStep, WhoCanQuery
 from app.resources.authz.service import AuthorizationService
 from app.resources.authz.simulation import SimulatedGrant, Simulation, SimulationService
+from app.unit_of_work import UnitOfWork
 from tests.support.oracle import (
     EVERYBODY,
     LEVELS,
     NARROW_KEY,
+    NARROWED,
+    PAST,
     PROFILE,
     Grant,
+    Member,
     Story,
     World,
     a_caller,
@@ -34,7 +40,8 @@ from tests.support.rows import Place
 pytestmark = pytest.mark.anyio
 
 ROOT: Final = Actor(ActorType.USER, "root")
-GROUP: Final = Actor(ActorType.GROUP, "g0")
+USER, AGENT, GROUP = Actor(ActorType.USER, "u"), Actor(ActorType.AGENT, "u"), Actor(ActorType.GROUP, "g0")
+HELD: Final = (None, Role.PROJECT_VIEWER, Role.ORG_ADMIN)
 an_action = st.sampled_from((Action.PROJECT_READ, Action.DOCUMENT_READ, Action.MEMBER_MANAGE, *Action))
 a_place = st.integers(0, 2 * len(LEVELS) - 1)
 
@@ -45,19 +52,26 @@ async def world(database_url: str) -> AsyncIterator[World]:
         yield opened
 
 
-HELD: Final = (None, Role.PROJECT_VIEWER, Role.ORG_ADMIN)
-
-
-def denser(story: Story, identity: Identity, role: Role | None) -> Story:
-    """The story, with the caller managing a tenant in which its principal holds a role, and so do a group and the narrow key.
+def denser(story: Story, role: Role | None) -> Story:
+    """The story, with an agent who manages a tenant where the user it acts for holds a role, and so do a group and the narrow key.
 
     In few random stories could anybody ask about others, or would one party hold less than the other.
     """
     if role is None:
         return story
-    principal = identity.principal or identity.actor
-    held = (Grant(0, principal, role, None), Grant(0, identity.actor, Role.ORG_ADMIN, None))
-    return story.changed([*held, Grant(0, NARROW_KEY, Role.ORG_MEMBER, None), Grant(0, GROUP, Role.ORG_ADMIN, None)], [])
+    held = ((AGENT, Role.ORG_ADMIN), (USER, role), (NARROW_KEY, Role.ORG_MEMBER), (GROUP, Role.ORG_ADMIN))
+    return story.changed([Grant(0, actor, held_role, None) for actor, held_role in held], [])
+
+
+def askers(world: World, drawn: Any) -> list[Identity]:
+    """A drawn caller, and some who act for a user: an agent, a narrow key, and the user himself, whose token names a group."""
+    for_user = Identity(USER, "jwt")
+    return [
+        identity_of(world, drawn),
+        Identity(AGENT, "jwt", on_behalf_of=for_user),
+        Identity(NARROW_KEY, "api_key", NARROWED, on_behalf_of=for_user),
+        Identity(USER, "jwt", groups=world.token_groups(0, GROUP.id), on_behalf_of=for_user),
+    ]
 
 
 def question(actor: Actor, action: Action, place: Place) -> AuthorizationQuestion:
@@ -82,33 +96,41 @@ def expected_of(world: World, story: Story, identity: Identity, actor: Actor, pl
 async def test_questions_about_one_actor_agree(
     world: World, story: Story, caller: Any, role: Role | None, where: int, action: Action
 ) -> None:
-    identity = identity_of(world, caller)
-    story = denser(story, identity, role)
+    story = denser(story, role)
     await world.tell(story)
-    work = world.work(identity)
+    for identity in askers(world, caller):
+        work = world.work(identity)
+        await compare_verdicts(world, story, work, action)
+        for actor in EVERYBODY:
+            await compare_reasons(world, story, work, question(actor, action, world.places[where]), world.places[where])
+        await work.rollback()
+
+
+async def compare_verdicts(world: World, story: Story, work: UnitOfWork, action: Action) -> None:
+    """All actors on all resources, at once."""
     service, asked = AuthorizationService(work), [(actor, place) for actor in EVERYBODY for place in world.places]
     answers = await service.judge([(actor, place.ref) for actor, place in asked])
     verdicts = await service.batch_check([question(actor, action, place) for actor, place in asked])
     for (actor, place), answer, verdict in zip(asked, answers, verdicts, strict=True):
-        expected = expected_of(world, story, identity, actor, place)
+        expected = expected_of(world, story, work.identity, actor, place)
         assert answer == expected, (actor, place)
         assert verdict == (None if expected is None else action in expected), (actor, place)
-    place = world.places[where]
-    for actor in EVERYBODY:
-        expected = expected_of(world, story, identity, actor, place)
-        asking = question(actor, action, place)
-        if expected is None:
-            for ask in (service.check(asking), service.explain(asking), service.effective_roles(actor, place.ref)):
-                with pytest.raises(NotFoundError):
-                    await ask
-            continue
-        assert await service.check(asking) is (action in expected)
-        roles, explained = await service.effective_roles(actor, place.ref), await service.explain(asking)
-        assert {one for role in roles for one in role.actions} == expected
-        assert explained.effective_roles == roles
-        assert explained.allowed is (action in expected)
-        check_reasons(world, story, identity, place, explained)
-    await work.rollback()
+
+
+async def compare_reasons(world: World, story: Story, work: UnitOfWork, asking: AuthorizationQuestion, place: Place) -> None:
+    """One actor on one resource, by every question there is."""
+    service, expected = AuthorizationService(work), expected_of(world, story, work.identity, asking.actor, place)
+    if expected is None:
+        for ask in (service.check(asking), service.explain(asking), service.effective_roles(asking.actor, place.ref)):
+            with pytest.raises(NotFoundError):
+                await ask
+        return
+    assert await service.check(asking) is (asking.action in expected)
+    roles, explained = await service.effective_roles(asking.actor, place.ref), await service.explain(asking)
+    assert {one for role in roles for one in role.actions} == expected
+    assert explained.effective_roles == roles
+    assert explained.allowed is (asking.action in expected)
+    check_reasons(world, story, work.identity, place, explained)
 
 
 def check_reasons(world: World, story: Story, identity: Identity | None, asked: Place, told: Explanation) -> None:
@@ -149,11 +171,10 @@ def named(ref: ResourceRef) -> str:
 async def test_objects_are_those_the_checks_allow(
     world: World, story: Story, caller: Any, role: Role | None, actor: Actor, action: Action
 ) -> None:
-    identity = identity_of(world, caller)
-    story = denser(story, identity, role)
+    story = denser(story, role)
     await world.tell(story)
-    for asked in (identity.actor, actor, NARROW_KEY):
-        for kind in ResourceType:
+    for identity in askers(world, caller):
+        for asked, kind in product({identity.actor, actor, NARROW_KEY}, ResourceType):
             expected = {
                 place.ref.id
                 for place in world.places
@@ -163,11 +184,11 @@ async def test_objects_are_those_the_checks_allow(
 
 
 async def objects_of(world: World, identity: Identity, actor: Actor, action: Action, kind: ResourceType) -> Sequence[Any]:
-    """Every page of a list of objects, one object each; the count is that of all."""
+    """Every page of a list of objects, two objects each; the count is that of all."""
     found, cursor = [], None
     while True:
         work = world.work(identity)
-        asked = ObjectsQuestion(actor_type=actor.type, actor_id=actor.id, action=action, resource_type=kind, limit=1, cursor=cursor)
+        asked = ObjectsQuestion(actor_type=actor.type, actor_id=actor.id, action=action, resource_type=kind, limit=2, cursor=cursor)
         page = await AuthorizationService(work).list_objects(asked)
         await work.rollback()
         found += [item.id for item in page.items]
@@ -182,7 +203,9 @@ async def objects_of(world: World, identity: Identity, actor: Actor, action: Act
 async def test_who_can_names_everybody_who_can_and_nobody_else(
     world: World, story: Story, where: int, action: Action, expand: bool
 ) -> None:
-    story = story.changed([Grant(n * len(LEVELS), ROOT, Role.ORG_OWNER, None) for n in (0, 1)], [])
+    holders = ((ROOT, Role.ORG_OWNER), (GROUP, Role.ORG_ADMIN), (NARROW_KEY, Role.ORG_MEMBER))
+    story = story.changed([Grant(n * len(LEVELS), actor, role, None) for n in (0, 1) for actor, role in holders], [])
+    story = replace(story, members=[*story.members, *(Member(n, GROUP.id, Actor(ActorType.USER, "gone"), PAST) for n in (0, 1))])
     await world.tell(story)
     place, work = world.places[where], world.work(Identity(ROOT, "header"))
     service, resource = AuthorizationService(work), await work.locate_ref(place.ref)
