@@ -1,7 +1,7 @@
 """One request's work: locate, admit, record, commit; one transaction, one tenant, one actor."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -192,10 +192,24 @@ class UnitOfWork:
 
     def record(self, action: AuditAction, subject: Subject | Located, *, correlation_id: str | None = None, **details: Any) -> None:
         """Write an audit event with the commit, in the same transaction; ``correlation_id`` wins over the request's own."""
+        self.record_told(action, subject, details, correlation_id=correlation_id)
+
+    def record_told(
+        self,
+        action: AuditAction | str,
+        subject: Subject | Located,
+        details: Mapping[str, Any],
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+        correlation_id: str | None = None,
+    ) -> dict[str, Any]:
+        """The same for what an application tells; returns the event as it will be written."""
         if isinstance(subject, Located):
             subject = Subject(subject.ref, subject.organization_id, subject.project_id)
         origin = self.origin if correlation_id is None else replace(self.origin, correlation_id=correlation_id)
-        self._events.append(make_event(self.identity, origin, action, subject, details))
+        event = make_event(self.identity, origin, action, subject, details, outcome=outcome)
+        self._events.append(event)
+        return event
 
     def is_its_own_record(self) -> None:
         """Say that what was changed needs no audit event: the row itself says who and when, and nobody's rights or data depend on it."""

@@ -37,7 +37,7 @@ class Subject:
 def make_event(  # noqa: PLR0913 - the parts of an event
     identity: Identity,
     origin: Origin,
-    action: AuditAction,
+    action: AuditAction | str,
     subject: Subject,
     details: Mapping[str, Any],
     *,
@@ -53,7 +53,7 @@ def make_event(  # noqa: PLR0913 - the parts of an event
         "actor_id": identity.actor.id,
         "on_behalf_of": identity.principal.subject if identity.principal is not None else None,
         "auth_method": identity.method,
-        "action": action.value,
+        "action": str(action),
         "outcome": outcome.value,
         "resource_type": subject.ref.type.value,
         "resource_id": subject.ref.id,

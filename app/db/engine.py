@@ -1,9 +1,11 @@
 """The database: one reader and one writer engine over SQLite or PostgreSQL, opened once per process."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import parse_qs, urlsplit
@@ -188,6 +190,7 @@ class Database:
             max_overflow=0,
             pool_timeout=self.limits.checkout_seconds,
             connect_args={"timeout": self.limits.lock_seconds},
+            json_serializer=partial(json.dumps, ensure_ascii=False),  # as it is read, so that it can be searched
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine

@@ -204,7 +204,14 @@ _VALUES_BY_TAG: Final[dict[str, dict[str, Any]]] = {
         "search_action_endpoint": f"{_ACCESS}/search/action",
     },
     "memberships": {"id": "01980a3c-0000-7000-8000-000000000005"},
-    "audit-events": {"id": "01980a3c-0000-7000-8000-000000000006", "actor": {"type": "USER", "id": "alice"}},
+    "audit-events": {
+        "id": "01980a3c-0000-7000-8000-000000000006",
+        "actor": {"type": "USER", "id": "alice"},
+        "action": "invoice.sent",
+        "type": "invoice",
+        "name": "Invoice 4711",
+        "context": {"amount": "12.50"},
+    },
     "operations": {"name": "SaaSBase Server"},
 }
 

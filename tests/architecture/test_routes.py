@@ -23,7 +23,7 @@ PUBLIC = {
     *("evaluate_access", "evaluate_accesses", "search_subjects", "search_resources", "search_actions"),
 }
 VERBS = {
-    "GET": {"list", "read", "download", "explain"},
+    "GET": {"list", "read", "download", "export", "explain"},
     "POST": {
         *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke"),
         *("check", "explain", "list", "simulate", "evaluate", "search"),

@@ -181,6 +181,10 @@ def _question_cases() -> Iterator[Case]:
 
 
 def _audit_cases() -> Iterator[Case]:
+    posted = _json(organization_id="{organization_id}", project_id="{project_id}", action="invoice.sent")
+    yield Case("create_audit_event", PROJECT, "/audit-events", 201, posted)
+    yield Case("export_audit_events", PROJECT, "/audit-events/export", 200, lambda branch: {"params": {"project_id": branch.project_id}})
+
     def project(branch: Branch) -> dict[str, Any]:
         return {"params": {"resource_type": "PROJECT", "resource_id": branch.project_id}}
 
@@ -292,7 +296,15 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
     Action.API_CALL_WRITE: frozenset({"update_api_call"}),
     Action.API_CALL_DELETE: frozenset({"delete_api_call"}),
     Action.EXECUTION_CREATE: frozenset(
-        {"start_execution", "complete_execution", "fail_execution", "cancel_execution", "beat_execution", "add_execution_event"}
+        {
+            "start_execution",
+            "complete_execution",
+            "fail_execution",
+            "cancel_execution",
+            "beat_execution",
+            "add_execution_event",
+            "create_audit_event",
+        }
     ),
     Action.EXECUTION_READ: frozenset(
         {
@@ -313,6 +325,7 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
             "grant_role",
             "list_memberships",
             "revoke_role",
+            "export_audit_events",
             "list_audit_events",
             "list_audit_events_of_resource",
             "list_audit_events_of_correlation",

@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Row, delete, select
+from sqlalchemy import Row, String, cast, delete, or_, select
 
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
-from app.db.repository import Repository, SortColumns, equal_to, wire_columns
+from app.db.repository import Repository, SortColumns, contains, equal_to, wire_columns
 from app.models import AuditEvent
 from app.resources.audit_events.schemas import AuditEventListQuery, PruneQuery
 from app.unit_of_work import UnitOfWork
@@ -43,9 +43,14 @@ class AuditEventRepository(Repository):
             AuditEvent.resource_type: query.resource_type,
             AuditEvent.resource_id: query.resource_id,
             AuditEvent.correlation_id: query.correlation_id,
+            AuditEvent.ip: query.ip,
+            AuditEvent.on_behalf_of: query.on_behalf_of,
         }
         statement = self._work.only_visible(select(*wire_columns(AuditEvent)), AuditEvent)
         statement = statement.where(*equal_to(exact))
+        if query.text is not None:
+            searched = (AuditEvent.action, AuditEvent.actor_id, cast(AuditEvent.details, String))
+            statement = statement.where(or_(*(contains(column, query.text) for column in searched)))
         if query.occurred_from is not None:
             statement = statement.where(AuditEvent.occurred_at >= query.occurred_from)
         if query.occurred_to is not None:

@@ -1,24 +1,36 @@
 """Routes of the audit trail."""
 
-from typing import Annotated
+from types import SimpleNamespace
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
+from starlette.responses import StreamingResponse
 
 from app.authz.engine import Located
+from app.core.errors import InvalidError
 from app.core.events import AuditAction
 from app.core.permissions import Action
 from app.core.resources import ResourceType
 from app.http.bounded import bounded
-from app.http.dependencies import Work
+from app.http.dependencies import TheRuntime, Work
 from app.http.routes import Routes
 from app.http.schemas import CorrelationId, CursorPageRead, PageRead, show_page
 from app.http.targets import everything
-from app.models import Organization
+from app.models import Organization, Project
+from app.resources.audit_events.export import MEDIA_TYPES, export
 from app.resources.audit_events.repository import AuditEventRepository
-from app.resources.audit_events.schemas import AuditEventListQuery, AuditEventRead, Pruned, PruneQuery
+from app.resources.audit_events.schemas import AuditEventCreate, AuditEventListQuery, AuditEventRead, ExportQuery, Pruned, PruneQuery
+from app.unit_of_work import open_work
 
 routes = Routes("audit-events")
+
+EXPORTED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The events, one on each line",
+        "content": {media_type.partition(";")[0]: {"schema": {"type": "string"}, "example": "..."} for media_type in MEDIA_TYPES.values()},
+    }
+}
 
 
 async def open_audit_events(work: Work) -> AuditEventRepository:
@@ -31,6 +43,22 @@ async def the_pruned_organization(query: Annotated[PruneQuery, Query()], work: W
     return await work.locate(Organization.id, query.organization_id)
 
 
+async def the_place_of_the_event(new: AuditEventCreate, work: Work) -> Located:
+    """The project or the organization that the body names."""
+    if new.project_id is not None:
+        return await work.locate(Project.id, new.project_id)
+    return await work.locate(Organization.id, new.organization_id)
+
+
+async def the_exported(query: Annotated[ExportQuery, Query()], work: Work) -> Located:
+    """The project or the organization that the query names."""
+    if query.project_id is not None:
+        return await work.locate(Project.id, query.project_id)
+    if query.organization_id is not None:
+        return await work.locate(Organization.id, query.organization_id)
+    raise InvalidError("an organization or a project is needed", pointer="query.organization_id", code="missing")
+
+
 AuditEvents = Annotated[AuditEventRepository, Depends(open_audit_events)]
 
 
@@ -40,6 +68,43 @@ async def list_audit_events(
 ) -> PageRead[AuditEventRead] | CursorPageRead[AuditEventRead]:
     """List what happened in the organizations and projects whose members you manage."""
     return show_page(await events.list_visible(query, query.request()), AuditEventRead)
+
+
+@routes.post("/audit-events", allow=Action.EXECUTION_CREATE, on=the_place_of_the_event, problems=(404,))
+async def create_audit_event(
+    place: Annotated[Located, Depends(the_place_of_the_event)], new: AuditEventCreate, work: Work
+) -> AuditEventRead:
+    """Add what happened in your application to the trail of an organization or project.
+
+    You are its actor, now is its time; neither can be chosen, and nothing of it can be changed afterwards.
+    """
+    if place.organization_id != new.organization_id:
+        raise InvalidError("is not the organization of this project", pointer="/organization_id")
+    told = new.model_dump(mode="json", include={"targets", "context"}, exclude_none=True)
+    return AuditEventRead.model_validate(SimpleNamespace(**work.record_told(new.action, place, told, outcome=new.outcome)))
+
+
+@routes.get(
+    "/audit-events/export",
+    allow=Action.MEMBER_MANAGE,
+    on=the_exported,
+    problems=(404,),
+    responses=EXPORTED,
+    response_class=StreamingResponse,
+)
+async def export_audit_events(
+    place: Annotated[Located, Depends(the_exported)], query: Annotated[ExportQuery, Query()], work: Work, runtime: TheRuntime
+) -> StreamingResponse:
+    """Export the events of an organization or project as a file, oldest first, however many there are.
+
+    Takes the filters of the list; `organization_id` or `project_id` is required. Leaves an AUDIT_EXPORTED event.
+    """
+    async with open_work(runtime.context, work.identity, work.origin, is_read_only=False) as recording:
+        recording.pin(place.organization_id)
+        recording.record(AuditAction.AUDIT_EXPORTED, place, format=query.format.value, chosen=query.filters())
+    chunks = export(runtime.context, work.identity, work.origin, query, query.format)
+    name = f'attachment; filename="audit-events.{query.format.value}"'
+    return StreamingResponse(chunks, media_type=MEDIA_TYPES[query.format], headers={"Content-Disposition": name})
 
 
 @routes.get("/audit-events/by-resource", allow=Action.MEMBER_MANAGE, on=everything)

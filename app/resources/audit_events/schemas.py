@@ -1,11 +1,13 @@
 """Wire shapes of audit events."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.core.actors import ActorType
 from app.core.events import AuditAction, Outcome
@@ -13,15 +15,53 @@ from app.core.resources import ResourceType
 from app.http.schemas import (
     ActorId,
     ActorRef,
+    Command,
     CorrelationSearch,
     ListQuery,
+    Metadata,
     Moment,
+    Name,
     ResourceRefRead,
     Schema,
+    Search,
     blank_is_absent,
     columns_of,
     lower_case,
 )
+from app.models.audit_event import MAX_ACTION
+
+MAX_TARGETS = 50
+
+
+def _address(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ValueError("this value is no address") from None
+
+
+class ExportFormat(StrEnum):
+    """How an export is written."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+# Actions of applications: dotted, in lower case, so that none can be taken for one of the service's own.
+_APP_ACTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+AppAction = Annotated[str, Field(pattern=f"^{_APP_ACTION.pattern}$", max_length=MAX_ACTION)]
+
+
+def _known_or_dotted(value: str) -> str:
+    if value not in set(AuditAction) and not _APP_ACTION.fullmatch(value):
+        raise ValueError("this value is no action of the service, nor one of an application: dotted, in lower case")
+    return value
+
+
+# One of the service's own, or one of an application.
+EventAction = Annotated[str, AfterValidator(_known_or_dotted), Field(max_length=MAX_ACTION)]
 
 
 class AuditEventRead(Schema):
@@ -32,8 +72,8 @@ class AuditEventRead(Schema):
     actor: ActorRef
     on_behalf_of: str | None
     auth_method: str
-    """How the actor was known: `header`, `anonymous` or `system`."""
-    action: AuditAction
+    """How the actor was known: `header`, `api_key`, `jwt`, `anonymous` or `system`."""
+    action: EventAction
     outcome: Outcome
     resource: ResourceRefRead
     organization_id: UUID | None
@@ -55,6 +95,28 @@ class AuditEventRead(Schema):
         return columns
 
 
+class AuditTarget(Command):
+    """Something an event of an application is about."""
+
+    type: Name
+    id: Name
+    name: Name | None = None
+
+
+class AuditEventCreate(Command):
+    """Something that happened in an application."""
+
+    organization_id: UUID
+    project_id: UUID | None = None
+    """The project it happened in, if in one."""
+    action: AppAction
+    """Dotted, in lower case: `invoice.sent`."""
+    outcome: Outcome = Outcome.SUCCESS
+    targets: Annotated[list[AuditTarget], Field(max_length=MAX_TARGETS)] = Field(default_factory=list)
+    """What it is about, in the application's own words."""
+    context: Metadata = Field(default_factory=dict)
+
+
 class PruneQuery(BaseModel):
     """Which events to remove. Unknown parameters are refused: a filter with a typo would remove everything."""
 
@@ -63,7 +125,7 @@ class PruneQuery(BaseModel):
     organization_id: UUID
     project_id: UUID | None = None
     """Only events in this project."""
-    action: AuditAction | None = None
+    action: EventAction | None = None
     """Only events of this action."""
     occurred_to: Moment | None = None
     """Only events not after this moment."""
@@ -93,7 +155,7 @@ class AuditEventListQuery(ListQuery):
     """Only events in this organization."""
     project_id: UUID | None = None
     """Only events in this project."""
-    action: AuditAction | None = None
+    action: EventAction | None = None
     outcome: Outcome | None = None
     actor_type: ActorType | None = None
     """Together with `actor_id`."""
@@ -102,6 +164,12 @@ class AuditEventListQuery(ListQuery):
     resource_type: ResourceType | None = None
     resource_id: UUID | None = None
     correlation_id: CorrelationSearch = None
+    ip: Annotated[str | None, BeforeValidator(blank_is_absent), AfterValidator(_address)] = None
+    """The caller's address."""
+    on_behalf_of: Annotated[ActorId | None, BeforeValidator(blank_is_absent)] = None
+    """Whom the actor acted for, as `type:id`."""
+    text: Search = None
+    """Events whose action, actor or details contain this text, without regard to case."""
     occurred_from: Moment | None = None
     """Not before this moment."""
     occurred_to: Moment | None = None
@@ -112,3 +180,10 @@ class AuditEventListQuery(ListQuery):
         if (self.actor_type is None) != (self.actor_id is None):
             raise ValueError("actor_type and actor_id are given together or not at all")
         return self
+
+
+class ExportQuery(AuditEventListQuery):
+    """What to export, and how."""
+
+    format: Annotated[ExportFormat, BeforeValidator(lower_case)] = ExportFormat.NDJSON
+    """`ndjson`: an object on each line; `csv`: a table with a header."""

@@ -269,7 +269,6 @@ async def test_nobody_can_change_or_remove_events_over_http(alice: Caller) -> No
     (event, _) = await events_of(alice)
     for method in ("POST", "PATCH", "DELETE"):
         await alice.request(method, f"/audit-events/{event['id']}", 404, json={})
-    for method in ("POST", "PATCH"):
-        await alice.request(method, "/audit-events", 405, json={})
+    await alice.request("PATCH", "/audit-events", 405, json={})
     await alice.request("DELETE", "/audit-events", 422)  # what may be pruned, and by whom, is told in test_prune
     assert len(await events_of(alice)) == 2
