@@ -24,7 +24,7 @@ PUBLIC = {
 VERBS = {
     "GET": {"list", "read", "download", "explain"},
     "POST": {
-        *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke"),
+        *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke", "import"),
         *("check", "explain", "list", "simulate"),
     },
     "PATCH": {"update"},
