@@ -15,6 +15,8 @@ from app.db.repository import Repository, violated_constraint
 from app.models import Execution, Organization
 from app.resources.executions.otlp_forest import Grafted, SpanKey, Stored, Waiting
 
+_INSERTED_AT_ONCE: Final = 1000
+_COLUMNS: Final = {"metadata": "metadata_"}  # the declarative base keeps the other name for itself
 _ITEM: Final = each_array("asked").c.value
 # Spans are asked for by IN, never by a join: SQLite would read the organization's executions first, all of them.
 _ASKED: Final = select(text_at(_ITEM, 0), text_at(_ITEM, 1))
@@ -60,19 +62,18 @@ class SpanRepository(Repository):
         return [Waiting(row.id, SpanKey(row.trace_id, row.parent_span_id)) for row in rows]
 
     async def insert_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows; parents stand before their children.
+        """Write rows; parents stand before their children. A thousand at a time: other requests have their turn between.
 
         Raises:
             NotFoundError: the project is gone.
             ConflictError: a span was stored by somebody who did not ``lock``.
         """
-        values = [{**row, "metadata_": row["metadata"]} for row in rows]
-        for row in values:
-            del row["metadata"]
-        try:
-            await self._session.execute(insert(Execution), values)
-        except IntegrityError as error:
-            raise self.conflict(violated_constraint(error)) from None
+        for start in range(0, len(rows), _INSERTED_AT_ONCE):
+            values = [{_COLUMNS.get(name, name): value for name, value in row.items()} for row in rows[start : start + _INSERTED_AT_ONCE]]
+            try:
+                await self._session.execute(insert(Execution), values)
+            except IntegrityError as error:
+                raise self.conflict(violated_constraint(error)) from None
 
     async def graft(self, grafted: Collection[Grafted]) -> None:
         """Put stored trees below spans that have come after them: the roots get a parent, everything in the trees the new root."""

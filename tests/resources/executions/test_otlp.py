@@ -255,9 +255,10 @@ async def test_spans_of_another_project_or_tenant_are_no_parents(service: Servic
     await send(alice, other, span(trace, span_id(2), span_id(1)))
     for number, parent in ((1, None), (2, span_id(1)), (3, span_id(2))):
         await send(bob, foreign, span(trace, span_id(number), parent))
-    await send(alice, other, span(trace, span_id(1)))  # the organization has it, in another project
-    assert await count_rows(service, "executions") == 5
-    assert (await stored(alice, other))[span_id(2)]["parent_execution_id"] is None
+    await send(alice, other, span(trace, span_id(1)), span(trace, span_id(5), span_id(4)))  # the organization has the first
+    await send(alice, project, span(trace, span_id(4)))
+    assert await count_rows(service, "executions") == 7
+    assert [row["parent_execution_id"] for row in (await stored(alice, other)).values()] == [None, None]
     theirs = await stored(bob, foreign)
     assert await shape(bob, theirs[span_id(1)]["id"]) == [span_id(1), [span_id(2), [span_id(3)]]]
     assert {row["organization_id"] for row in (await stored(alice, project)).values()} == {organization["id"]}
@@ -273,4 +274,11 @@ async def test_only_who_may_create_executions_may_send_spans(service: Service, a
     assert await stored(alice, project) == {}
     key, described = await key_of(service, alice, "PROJECT", project["id"], "PROJECT_EDITOR", actions=["EXECUTION_CREATE"])
     await send(key, project, one)
-    assert (await stored(alice, project))[span_id(1)]["actor"] == {"type": "API_KEY", "id": described["id"]}
+    agent = service.as_("agent:tagger")
+    agent.headers["X-SaaSBase-On-Behalf-Of"] = "user:alice"
+    await send(agent, project, span(new_trace(), span_id(2)), expect=404)
+    await alice.grant("PROJECT", project["id"], "agent:tagger", "PROJECT_EDITOR")
+    await send(agent, project, span(new_trace(), span_id(2)))
+    rows = await stored(alice, project)
+    assert rows[span_id(1)]["actor"] == {"type": "API_KEY", "id": described["id"]}
+    assert (rows[span_id(2)]["actor"]["id"], rows[span_id(2)]["on_behalf_of"]) == ("tagger", "user:alice")

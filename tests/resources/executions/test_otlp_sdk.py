@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Tracer, TracerProvider
@@ -37,9 +36,17 @@ class Tenant:
     def get(self, path: str, **params: Any) -> Any:
         return self.client.get(path, params=params).raise_for_status().json()
 
-    def exporter(self, compression: Compression = Compression.NoCompression, token: str | None = None) -> SpanExporter:
-        headers = {"Authorization": f"Bearer {token or self.token}"}
-        exporter = OTLPSpanExporter(self.endpoint, headers=headers, compression=compression)
+    def exporter(self, *, token: str | None = None) -> SpanExporter:
+        return self._until_closed(OTLPSpanExporter(self.endpoint, headers={"Authorization": f"Bearer {token or self.token}"}))
+
+    def exporter_of_environment(self, environment: pytest.MonkeyPatch) -> SpanExporter:
+        """One that is told everything as the README says."""
+        environment.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", self.endpoint)
+        environment.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", f"Authorization=Bearer%20{self.token}")
+        environment.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")
+        return self._until_closed(OTLPSpanExporter())
+
+    def _until_closed(self, exporter: SpanExporter) -> SpanExporter:
         self._open.callback(exporter.shutdown)
         return exporter
 
@@ -98,12 +105,12 @@ def read(node: Any) -> Any:
     return [node["operation"], [read(child) for child in node["children"]]]
 
 
-def test_the_trace_of_an_agent_comes_back_as_its_tree(server: Server, open_: ExitStack) -> None:
+def test_the_trace_of_an_agent_comes_back_as_its_tree(server: Server, open_: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant = Tenant(server, "acme", open_)
     spans: list[ReadableSpan] = []
-    for compression in (Compression.NoCompression, Compression.Gzip):
+    for exporter in (tenant.exporter(), tenant.exporter_of_environment(monkeypatch)):
         memory = InMemorySpanExporter()
-        with tracing(tenant.exporter(compression), memory) as tracer:
+        with tracing(exporter, memory) as tracer:
             run_agent(tracer)
         spans += memory.get_finished_spans()
     rows = {row["span_id"]: row for row in tenant.get("/executions", size=500)["items"]}
