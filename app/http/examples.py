@@ -235,7 +235,7 @@ class Examples:
         for name, media in operation.get("requestBody", {}).get("content", {}).items():
             if name == "application/json":
                 media["example"] = self._of(media["schema"], tag)
-            else:
+            elif "properties" in media["schema"]:
                 self._add_to_form(media["schema"], tag)
         for status, response in operation["responses"].items():
             for name, media in response.get("content", {}).items():

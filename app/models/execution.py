@@ -14,6 +14,7 @@ MAX_MESSAGE = 8000
 TRACE_ID_LENGTH = 32
 SPAN_ID_LENGTH = 16
 _IS_RUNNING = text("status = 'RUNNING'")
+_WAITS_FOR_ITS_PARENT = text("parent_span_id IS NOT NULL AND parent_execution_id IS NULL")
 
 
 class Execution(TenantOwned, Recorded, Base):
@@ -69,6 +70,14 @@ class Execution(TenantOwned, Recorded, Base):
         Index(None, "organization_id", "root_execution_id"),
         Index(None, "organization_id", "session_id", "started_at"),
         Index("ix_executions_span", "organization_id", "trace_id", "span_id", unique=True),
+        Index(
+            "ix_executions_waiting_span",
+            "organization_id",
+            "trace_id",
+            "parent_span_id",
+            sqlite_where=_WAITS_FOR_ITS_PARENT,
+            postgresql_where=_WAITS_FOR_ITS_PARENT,
+        ),
         Index("ix_executions_running_deadline_at", "deadline_at", sqlite_where=_IS_RUNNING, postgresql_where=_IS_RUNNING),
     )
 

@@ -12,7 +12,8 @@ from app.core.permissions import Action
 from app.db.functions import unindexed
 from app.models import Document
 from tests.support import rows
-from tests.support.rows import Rows, open_database
+from tests.support.database import open_database
+from tests.support.rows import Rows
 
 pytestmark = pytest.mark.anyio
 

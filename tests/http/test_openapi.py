@@ -53,6 +53,7 @@ def examples(operation: Operation) -> Iterator[tuple[str, dict[str, Any], Any]]:
     for name, media in operation.body.get("requestBody", {}).get("content", {}).items():
         if name == "application/json":
             yield "body", media["schema"], media["example"]
+            continue
         for field, schema in media["schema"].get("properties", {}).items():
             if schema.get("format") != "binary":
                 yield from ((f"form {field}", schema, example) for example in schema["examples"])
@@ -113,7 +114,9 @@ def test_every_operation_has_an_example_for_what_it_takes_and_answers(all_operat
         needed = {parameter["name"] for parameter in operation.body.get("parameters", ()) if parameter["required"]}
         for name, media in operation.body.get("requestBody", {}).get("content", {}).items():
             needed |= (
-                {"body"} if name == "application/json" else {f"form {field}" for field in media["schema"]["required"] if field != "file"}
+                {"body"}
+                if name == "application/json"
+                else {f"form {field}" for field in media["schema"].get("required", ()) if field != "file"}
             )
         answers = operation.body["responses"].items()
         needed |= {

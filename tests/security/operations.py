@@ -131,6 +131,7 @@ def _execution_cases() -> Iterator[Case]:
     one = "/executions/{execution_id}"
     new = _json(organization_id="{organization_id}", project_id="{project_id}", operation="tag")
     yield Case("start_execution", PROJECT, "/executions", 201, new)
+    yield Case("import_spans", PROJECT, "/projects/{project_id}/otlp/v1/traces", 200, _json())
     yield Case("list_executions", None, "/executions")
     yield Case("list_executions_of_project", PROJECT, "/executions/by-project/{project_id}")
     yield Case("list_executions_of_correlation", None, "/executions/by-correlation/any")
@@ -304,6 +305,7 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
             "beat_execution",
             "add_execution_event",
             "create_audit_event",
+            "import_spans",
         }
     ),
     Action.EXECUTION_READ: frozenset(

@@ -6,12 +6,16 @@ from fastapi import Depends, Query, Request, Response
 
 from app.authz.engine import Located
 from app.core.permissions import Action
+from app.http.bodies import receive_body
 from app.http.bounded import bounded
 from app.http.dependencies import Work
 from app.http.routes import Routes
 from app.http.schemas import CorrelationId, CursorPageRead, PageRead, show_page
 from app.http.targets import TheExecution, TheProject, everything, the_execution, the_project
 from app.models import Project
+from app.resources.executions.otlp_schemas import ANSWERS, BODY
+from app.resources.executions.otlp_service import SpanService
+from app.resources.executions.otlp_wire import MAX_BYTES, MAX_PACKED_BYTES
 from app.resources.executions.schemas import (
     ExecutionCancel,
     ExecutionComplete,
@@ -36,12 +40,18 @@ async def open_executions(work: Work) -> ExecutionService:
     return ExecutionService(work)
 
 
+async def open_spans(work: Work) -> SpanService:
+    """The rules of spans for this request."""
+    return SpanService(work)
+
+
 async def the_projected(new: ExecutionStart, work: Work) -> Located:
     """The project that the body names."""
     return await work.locate(Project.id, new.project_id)
 
 
 Executions = Annotated[ExecutionService, Depends(open_executions)]
+Spans = Annotated[SpanService, Depends(open_spans)]
 
 
 @routes.post("/executions", allow=Action.EXECUTION_CREATE, on=the_projected, problems=(404,))
@@ -168,3 +178,26 @@ async def cancel_execution(execution: TheExecution, asked: ExecutionCancel, exec
 async def beat_execution(execution: TheExecution, beat: ExecutionHeartbeat, executions: Executions) -> ExecutionRead:
     """Say that an execution is still running; this moves its deadline by its timeout from now."""
     return await executions.beat(execution, beat)
+
+
+@routes.post(
+    "/projects/{project_id}/otlp/v1/traces",
+    allow=Action.EXECUTION_CREATE,
+    on=the_project,
+    status_code=200,
+    unlimited_body=True,
+    openapi_extra=BODY,
+    responses=ANSWERS,
+    response_class=Response,
+)
+async def import_spans(project: TheProject, request: Request, spans: Spans) -> Response:
+    """Take in the spans of an OpenTelemetry exporter as executions.
+
+    OTLP/HTTP: an `ExportTraceServiceRequest` of at most 10,000 spans, in protobuf (at most 32 MiB) or JSON (at most 8 MiB), as it is or
+    packed with gzip (at most 8 MiB packed). A span becomes one execution, however often it is sent, below its parent, whichever comes
+    first. `gen_ai.*` and OpenInference attributes fill its columns; all that the span said stands in `metadata.otel`. Spans that cannot
+    be accepted are counted in the answer. Errors are problems as everywhere here, where OTLP would have a `google.rpc.Status`:
+    exporters go by the status code and `Retry-After`.
+    """
+    body = await receive_body(request, MAX_BYTES, max_packed_bytes=MAX_PACKED_BYTES)
+    return Response(await spans.import_(project, body.unpack, body.media_type), media_type=body.media_type)
