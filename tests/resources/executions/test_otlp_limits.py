@@ -15,6 +15,7 @@ from sqlalchemy import event
 from app.resources.executions.otlp_wire import MAX_BYTES, MAX_PACKED_BYTES, MAX_SPAN_BYTES, MAX_SPANS, PROTOBUF
 from tests.conftest import Caller, Service
 from tests.support.answers import count_rows, events_of, read_problem
+from tests.support.database import behind
 from tests.support.record import new_place
 from tests.support.spans import BEGIN, SECOND, family, new_trace, path_of, request_of, send, span, span_id, stored
 
@@ -202,7 +203,7 @@ async def test_spans_are_found_by_their_indexes(service: Service, alice: Caller,
         (", executions.span_id)", "ix_executions_span"),
     ):
         statement, parameters = next(one for one in statements if part in one[0])
-        async with database.writer.begin() as connection:
+        async with behind(database) as connection:
             if not database.is_sqlite:
                 await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
             plan = await connection.exec_driver_sql(("EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN ") + statement, parameters)
