@@ -12,7 +12,7 @@ from app.core.permissions import Action
 from app.db.functions import unindexed
 from app.models import Document
 from tests.support import rows
-from tests.support.database import open_database
+from tests.support.database import OWNER, as_role, open_database
 from tests.support.rows import Rows
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ async def test_a_list_is_found_by_index(database_url: str) -> None:
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
         sent.append((statement, parameters))
 
-    async with open_database(database_url) as database:
+    async with open_database(as_role(database_url, OWNER)) as database:  # whose plans are not about policies
         await rows.write(database, many_documents())
         async with database.open_read() as connection:
             await connection.exec_driver_sql("ANALYZE")

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from tests.conftest import Caller, make_settings
 from tests.readme.test_quick_start import README
 from tests.support.answers import events_of, read_problem
+from tests.support.database import environment_of
 
 
 def blocks(language: str) -> list[str]:
@@ -29,7 +30,8 @@ def test_the_issuers_can_be_configured(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_the_resolver_decides_who_is_calling(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAASBASE_DB_URL", database_url)
+    for name, value in environment_of(database_url).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("SAASBASE_STORAGE__LOCAL__BASE_PATH", str(tmp_path / "documents"))
     monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", "0.0.0.0/0")
     module: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from app.core.permissions import Role
 from app.db.base import Base
 from app.db.confinement import OF_SUBJECTS, SETTING, Tenants, confine, lookup_name
 from app.db.engine import Database, PoolLimits
-from app.models import ApiKey, ApiKeySecret, Execution, Organization, Project
+from app.models import ApiKey, ApiKeySecret, Execution, Organization, Project, UnsentTuple
 from app.unit_of_work import UnitOfWork, WorkContext
 from tests.conftest import make_settings, open_service
 from tests.support import rows
@@ -66,6 +66,8 @@ def every_kind_of_row(name: str) -> tuple[Place, Place, Rows]:
     written += [(ApiKeySecret, secret), *rows.group(home, "devs"), *rows.event(home)]
     written += rows.member(home, "devs", Actor(ActorType.USER, f"member-of-{name}"))
     written += rows.grant(home, Actor(ActorType.USER, f"owner-of-{name}"), Role.ORG_OWNER)
+    change = {"operation": "write", "subject": "user:u", "relation": "org_owner", "resource": "organization:o"}
+    written += [(UnsentTuple, {"organization_id": home.organization_id, **change, "created_at": rows.BEGINNING})]
     return home, project, written
 
 

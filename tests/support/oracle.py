@@ -204,7 +204,9 @@ _EXPIRY = st.sampled_from([None, None, PAST, FUTURE])
 def _grants(draw: st.DrawFn) -> Grant:
     place = draw(st.integers(0, TENANTS * len(LEVELS) - 1))
     fitting = [role for role in Role if role.fits(LEVELS[place % len(LEVELS)])]
-    return Grant(place, draw(st.sampled_from(EVERYBODY)), draw(st.sampled_from(fitting)), draw(_EXPIRY))
+    strangers = [actor for actor in EVERYBODY if actor.type is not ActorType.API_KEY]  # a key holds nothing in another tenant than its own
+    holders = EVERYBODY if place < len(LEVELS) else strangers
+    return Grant(place, draw(st.sampled_from(holders)), draw(st.sampled_from(fitting)), draw(_EXPIRY))
 
 
 @st.composite
