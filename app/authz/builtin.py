@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.authz.bulk import judge
 from app.authz.engine import ACTOR, Judgements, Located
-from app.authz.subjects import asking, is_live, subjects_everywhere, subjects_in
+from app.authz.subjects import asking, counts_for, roles_held, subjects_everywhere, subjects_in
 from app.authz.tree import SCOPES
 from app.core.actors import Asker
 from app.core.permissions import Action, Role, actions_of, roles_with
@@ -106,19 +106,7 @@ def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool, tell
     ).cte("scopes")
     tenant = select(columns[ResourceType.ORGANIZATION]).scalar_subquery()
     subjects = subjects_in(tenant, ACTOR, has_groups=has_groups)
-    held = (
-        select(func.aggregate_strings(_MEMBERSHIPS.c.role, ","))
-        .where(
-            _MEMBERSHIPS.c.actor_type == subjects.c.subject_type,
-            _MEMBERSHIPS.c.actor_id == subjects.c.subject_id,
-            _MEMBERSHIPS.c.resource_type == scopes.c.scope_type,
-            _MEMBERSHIPS.c.resource_id == scopes.c.scope_id,
-            is_live(_MEMBERSHIPS),
-        )
-        .correlate(subjects, scopes)
-        .scalar_subquery()
-    )
-    per_pair = select(held.label("roles")).select_from(subjects.join(scopes, literal(value=True))).subquery("pairs")
+    per_pair = select(roles_held(subjects, scopes).label("roles")).select_from(subjects.join(scopes, literal(value=True))).subquery("pairs")
     roles = select(func.aggregate_strings(per_pair.c.roles, ",")).scalar_subquery()
     told = [exists(select(_UNSENT.c.seq).where(_UNSENT.c.organization_id == tenant)).label(HAS_UNSENT)] if tells_unsent else []
     return select(*(column.label(column.name) for column in target.c), roles.label(_ROLES), *told).select_from(target)
@@ -144,10 +132,7 @@ def _grants(action: Action, slot: str, *, has_groups: bool) -> CTE:
     """What an asker holds that carries the action, in every tenant."""
     subjects = subjects_everywhere(slot, has_groups=has_groups)
     grants: Select[Any] = select(_MEMBERSHIPS.c.resource_type, _MEMBERSHIPS.c.resource_id).where(
-        _MEMBERSHIPS.c.actor_type == subjects.c.subject_type,
-        _MEMBERSHIPS.c.actor_id == subjects.c.subject_id,
-        or_(subjects.c.tenant.is_(None), subjects.c.tenant == _MEMBERSHIPS.c.organization_id),
+        counts_for(subjects),
         _MEMBERSHIPS.c.role.in_([role.value for role in roles_with(action)]),
-        is_live(_MEMBERSHIPS),
     )
     return grants.cte(f"grants_of_{slot}")

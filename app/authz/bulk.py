@@ -9,12 +9,12 @@ from functools import cache
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import CTE, Executable, String, Table, Uuid, func, literal, select, union
+from sqlalchemy import CTE, Executable, String, Table, Uuid, literal, select, union
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.authz.engine import Judgements
-from app.authz.subjects import GROUP, MEMBERS, asking, asking_actor, is_live, tenant_of_token_groups, token_groups
+from app.authz.subjects import GROUP, MEMBERS, asking, asking_actor, is_live, roles_held, tenant_of_token_groups, token_groups
 from app.authz.tree import KEYS, SCOPES, model_of
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Role, actions_of
@@ -84,18 +84,6 @@ def _statement(resource_type: ResourceType, slots: tuple[str, ...]) -> Executabl
             for scope in columns
         )
     ).cte("scopes")
-    held = (
-        select(func.aggregate_strings(_MEMBERSHIPS.c.role, ","))
-        .where(
-            _MEMBERSHIPS.c.actor_type == subjects.c.subject_type,
-            _MEMBERSHIPS.c.actor_id == subjects.c.subject_id,
-            _MEMBERSHIPS.c.resource_type == scopes.c.scope_type,
-            _MEMBERSHIPS.c.resource_id == scopes.c.scope_id,
-            is_live(_MEMBERSHIPS),
-        )
-        .correlate(subjects, scopes)
-        .scalar_subquery()
-    )
     is_the_askers = (
         (subjects.c.asker_type == targets.c.asker_type)
         & (subjects.c.asker_id == targets.c.asker_id)
@@ -104,7 +92,7 @@ def _statement(resource_type: ResourceType, slots: tuple[str, ...]) -> Executabl
     pairs = targets.join(scopes, scopes.c.resource_id == targets.c.resource_id).join(subjects, is_the_askers)
     asker = targets.c.resource_id, targets.c.asker_type, targets.c.asker_id
     way = subjects.c.subject_type, subjects.c.subject_id, scopes.c.scope_type, scopes.c.scope_id
-    return select(*asker, *way, held.label("roles")).select_from(pairs)
+    return select(*asker, *way, roles_held(subjects, scopes).label("roles")).select_from(pairs)
 
 
 def _targets(resource_type: ResourceType) -> CTE:

@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Executable, String, Uuid, and_, bindparam, cast, literal, or_, select, tuple_
+from sqlalchemy import Executable, String, Uuid, and_, bindparam, cast, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.authz.engine import ACTOR, HeldGrant, Located
-from app.authz.subjects import MEMBERS, asking, is_live, subjects_everywhere, ways_in
+from app.authz.subjects import MEMBERS, asking, counts_for, is_live, subjects_everywhere, ways_in
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef, ResourceType
@@ -90,13 +90,7 @@ def _ways_statement(*, has_groups: bool) -> Executable:
 @cache
 def _organizations_statement(*, has_groups: bool) -> Executable:
     subjects = subjects_everywhere(ACTOR, has_groups=has_groups)
-    counts = and_(
-        _MEMBERSHIPS.c.actor_type == subjects.c.subject_type,
-        _MEMBERSHIPS.c.actor_id == subjects.c.subject_id,
-        _MEMBERSHIPS.c.resource_type == ResourceType.ORGANIZATION.value,
-        or_(subjects.c.tenant.is_(None), subjects.c.tenant == _MEMBERSHIPS.c.organization_id),
-        is_live(_MEMBERSHIPS),
-    )
+    counts = and_(counts_for(subjects), _MEMBERSHIPS.c.resource_type == ResourceType.ORGANIZATION.value)
     columns = (_ORGANIZATIONS.c.id, _ORGANIZATIONS.c.slug, _ORGANIZATIONS.c.name, _MEMBERSHIPS.c.role)
     held = select(*columns).select_from(_MEMBERSHIPS.join(subjects, counts))
     return held.where(_ORGANIZATIONS.c.id == _MEMBERSHIPS.c.resource_id).distinct().order_by(_ORGANIZATIONS.c.slug, _MEMBERSHIPS.c.role)

@@ -9,14 +9,31 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, FromClause, Select, String, Uuid, bindparam, cast, literal, null, or_, select
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    FromClause,
+    ScalarSelect,
+    Select,
+    String,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+)
 
 from app.core.actors import ActorType, Asker
 from app.db.base import Timestamp
 from app.db.functions import each_text
-from app.models import GroupMember
+from app.models import GroupMember, Membership
 
 MEMBERS: Final = GroupMember.__table__
+GRANTS: Final = Membership.__table__
 GROUP: Final = literal(ActorType.GROUP.value, String)
 
 
@@ -78,6 +95,28 @@ def ways_in(tenant: ColumnElement[Any], slot: str, *, has_groups: bool) -> CTE:
         _contains(found), MEMBERS.c.organization_id == tenant
     )
     return found.union(*named, deeper)
+
+
+def roles_held(subjects: CTE, scopes: CTE) -> ScalarSelect[str | None]:
+    """What one subject was given on one scope, with commas between: each pair of the two probes the index of grants by itself."""
+    held = select(func.aggregate_strings(GRANTS.c.role, ",")).where(
+        GRANTS.c.actor_type == subjects.c.subject_type,
+        GRANTS.c.actor_id == subjects.c.subject_id,
+        GRANTS.c.resource_type == scopes.c.scope_type,
+        GRANTS.c.resource_id == scopes.c.scope_id,
+        is_live(GRANTS),
+    )
+    return held.correlate(subjects, scopes).scalar_subquery()
+
+
+def counts_for(subjects: CTE) -> ColumnElement[bool]:
+    """Whether a grant counts for one of the subjects of every tenant: what a group was given counts in the group's own tenant."""
+    return and_(
+        GRANTS.c.actor_type == subjects.c.subject_type,
+        GRANTS.c.actor_id == subjects.c.subject_id,
+        or_(subjects.c.tenant.is_(None), subjects.c.tenant == GRANTS.c.organization_id),
+        is_live(GRANTS),
+    )
 
 
 def _contains(found: CTE) -> ColumnElement[bool]:

@@ -56,15 +56,11 @@ def arrange(rows: Sequence[Any], top_id: UUID, moment: datetime) -> list[Node]:
 def tree(nodes: Sequence[Node], *, is_complete: bool) -> TreeRead:
     """The nested form, to a depth that every JSON reader takes; each node with the totals of everything below it, itself included."""
     made: dict[UUID, TreeNode] = {}
-    sums: dict[UUID, Sums] = {}
+    sums = sum_up(nodes)
     for node in reversed(nodes):
-        held = Sums.of(node.row)
-        for child in node.children:
-            held.absorb(sums.pop(child.row.id))
-        sums[node.row.id] = held
         below = [made.pop(child.row.id) for child in node.children if child.row.id in made]
         if node.depth <= MAX_NESTED:
-            made[node.row.id] = TreeNode.of(node.row, duration_ms=_ms(node.seconds), totals=held.told(), children=below)
+            made[node.row.id] = TreeNode.of(node.row, duration_ms=_ms(node.seconds), totals=sums[node.row.id].told(), children=below)
     is_whole = all(node.depth <= MAX_NESTED for node in nodes)
     return TreeRead(root=made[nodes[0].row.id], is_complete=is_complete and is_whole)
 
@@ -74,11 +70,6 @@ def timeline(nodes: Sequence[Node], *, is_complete: bool) -> TimelineRead:
     begin = min(node.row.started_at for node in nodes)
     end = max(node.ended_at for node in nodes)
     critical = critical_path(nodes[0])
-    sums: dict[UUID, Sums] = {}
-    for node in reversed(nodes):
-        sums[node.row.id] = Sums.of(node.row)
-        for child in node.children:
-            sums[node.row.id].absorb(sums.pop(child.row.id))
     rows = [
         TimelineRow.of(
             node.row,
@@ -92,7 +83,7 @@ def timeline(nodes: Sequence[Node], *, is_complete: bool) -> TimelineRead:
     return TimelineRead(
         started_at=begin,
         duration_ms=_ms((end - begin).total_seconds()),
-        totals=sums[nodes[0].row.id].told(),
+        totals=sum_up(nodes)[nodes[0].row.id].told(),
         items=rows,
         is_complete=is_complete,
     )
@@ -131,6 +122,16 @@ class Sums:
             usage=Usage(**self.tokens),
             costs=[Cost(amount=amount, currency=currency) for currency, amount in sorted(self.costs.items())],
         )
+
+
+def sum_up(nodes: Sequence[Node]) -> dict[UUID, Sums]:
+    """The sums of every execution of a trace; each is added to its parent's once."""
+    sums: dict[UUID, Sums] = {}
+    for node in reversed(nodes):
+        sums[node.row.id] = Sums.of(node.row)
+        for child in node.children:
+            sums[node.row.id].absorb(sums[child.row.id])
+    return sums
 
 
 def critical_path(top: Node) -> frozenset[UUID]:
