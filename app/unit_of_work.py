@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, and_, insert
+from sqlalchemy import Select, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -26,7 +26,8 @@ from app.core.resources import ResourceRef
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
-from app.db.tenancy import TenantSession, rows_filtered
+from app.db.tenancy import TenantSession
+from app.db.visibility import confine_to
 from app.models import AuditEvent
 from app.observability.metrics import FORBIDDEN, NOT_FOUND
 
@@ -179,8 +180,7 @@ class UnitOfWork:
         if not self._listed:
             return statement
         visible = self._context.policy.visible_rows
-        predicates = [visible(model, action, asker, slot) for slot, asker, action in self._listed]
-        return rows_filtered(statement, model, and_(*predicates))
+        return confine_to(statement, model, *(visible(model, action, asker, slot) for slot, asker, action in self._listed))
 
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""

@@ -31,12 +31,13 @@ from app.resources.documents.schemas import DocumentListQuery
 from app.unit_of_work import UnitOfWork, WorkContext
 from benchmarks.servers import new_postgres_database
 from tests.support import rows
+from tests.support.database import APP, OWNER, as_role, behind, make_owner, migrate_with_roles, open_database
 from tests.support.postgres import run_postgres
 from tests.support.rows import Place, Rows
 
 FULL, EMPTY, ONE_OF_MANY, ALONE = "full", "empty", "one of many", "alone"
 CHUNK: Final = 20_000
-PROBE, LISTER, SOLO, OWNER = (Actor(ActorType.USER, name) for name in ("probe", "lister", "solo", "owner"))
+PROBE, LISTER, SOLO, HEAD = (Actor(ActorType.USER, name) for name in ("probe", "lister", "solo", "head"))
 
 Workload = Callable[["World", str], Awaitable[None]]
 
@@ -68,7 +69,7 @@ class World:
 def tenant_rows(name: str) -> tuple[Place, Rows]:
     home, home_rows = rows.organization(name)
     project, project_rows = rows.project(home)
-    return project, home_rows + project_rows + rows.grant(home, OWNER, Role.ORG_OWNER)
+    return project, home_rows + project_rows + rows.grant(home, HEAD, Role.ORG_OWNER)
 
 
 def home_of(project: Place) -> Place:
@@ -121,19 +122,21 @@ async def seed_one(world: World, sizes: Sizes) -> None:
 
 @asynccontextmanager
 async def open_world(url: str, seed: Callable[[World, Sizes], Awaitable[None]], sizes: Sizes) -> AsyncIterator[World]:
-    database = Database.from_url(url)
-    try:
-        await migrate(database)
+    """On PostgreSQL as in production: the role of the service, confined by row-level security."""
+    is_sqlite = url.startswith("sqlite")
+    if not is_sqlite:
+        await migrate_with_roles(url)
+    async with open_database(as_role(url, APP)) as database:
+        if is_sqlite:
+            await migrate(database)
         world = World(database)
         started = time.perf_counter()
         await seed(world, sizes)
-        if not database.is_sqlite:  # what autovacuum does a minute later; SQLite has nothing of the kind in this service
-            async with database.reader.connect() as connection:
+        if not is_sqlite:  # what autovacuum does a minute later; SQLite has nothing of the kind in this service
+            async with behind(database) as connection:
                 await connection.execute(text("ANALYZE"))
         print(f"seeded {url.partition(':')[0]} in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
         yield world
-    finally:
-        await database.aclose()
 
 
 async def check(world: World, where: str) -> None:
@@ -198,14 +201,14 @@ async def batch(world: World, where: str) -> None:
 async def batch_about_others(world: World, where: str) -> None:
     places = world.documents[where]
     asked = [question(Actor(ActorType.USER, f"member-{number}"), places[number % len(places)]) for number in range(200)]
-    work = world.work(OWNER)
+    work = world.work(HEAD)
     assert None not in await AuthorizationService(work).batch_check(asked)
     await work.rollback()
 
 
 async def who_can(world: World, where: str) -> None:
     ref = world.documents[where][0].ref
-    work = world.work(OWNER)
+    work = world.work(HEAD)
     asked = WhoCanQuery(action=Action.DOCUMENT_READ, resource_type=ref.type, resource_id=ref.id)
     able, _ = await AuthorizationService(work).who_can(await work.locate_ref(ref), asked)
     assert able
@@ -273,7 +276,9 @@ def main() -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         postgres = stack.enter_context(run_postgres())
-        print_table("PostgreSQL", asyncio.run(run([new_postgres_database(postgres) for _ in range(2)], sizes, given.rounds)))
+        asyncio.run(make_owner(postgres))
+        databases = [new_postgres_database(postgres, owner=OWNER) for _ in range(2)]
+        print_table("PostgreSQL", asyncio.run(run(databases, sizes, given.rounds)))
         print_table("SQLite", asyncio.run(run([f"sqlite:///{folder}/{name}.db" for name in ("many", "one")], sizes, given.rounds)))
 
 

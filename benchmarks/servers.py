@@ -110,7 +110,7 @@ def run_reference(folder: Path, database_url: str | None = None) -> Iterator[Run
         process.wait(30)
 
 
-def new_postgres_database(server_url: str, owner: str = "CURRENT_USER") -> str:
+def new_postgres_database(server_url: str, owner: str = "DEFAULT") -> str:
     """The URL of an empty database on that server."""
     name = f"bench_{uuid4().hex[:12]}"
 

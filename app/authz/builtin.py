@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from typing import cast as cast_type
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Executable, Select, String, Table, bindparam, exists, func, literal, or_, select, union
+from sqlalchemy import CTE, Executable, Select, String, Table, bindparam, exists, func, literal, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -24,7 +24,7 @@ from app.core.actors import Asker
 from app.core.permissions import Action, Role, actions_of, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
-from app.db.functions import is_one_of
+from app.db.visibility import VisibleRows
 from app.models import Membership, UnsentTuple
 
 _MEMBERSHIPS: Final = Membership.__table__
@@ -63,7 +63,7 @@ class BuiltinPolicyEngine:
             granted=actions_of(frozenset(map(Role, held.split(","))) if held else frozenset()),
         )
 
-    def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> ColumnElement[bool]:
+    def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> VisibleRows:
         """See ``PolicyEngine.visible_rows``."""
         return _visible_rows(model, action, slot, has_groups=asker.groups is not None)
 
@@ -113,13 +113,10 @@ def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool, tell
 
 
 @cache
-def _visible_rows(model: type[Base], action: Action, slot: str, *, has_groups: bool) -> ColumnElement[bool]:
+def _visible_rows(model: type[Base], action: Action, slot: str, *, has_groups: bool) -> VisibleRows:
     grants = _grants(action, slot, has_groups=has_groups)
-    return or_(
-        *(
-            is_one_of(column, select(grants.c.resource_id).where(grants.c.resource_type == scope.value))
-            for scope, column in SCOPES[model].items()
-        )
+    return VisibleRows(
+        {column: select(grants.c.resource_id).where(grants.c.resource_type == scope.value) for scope, column in SCOPES[model].items()}
     )
 
 

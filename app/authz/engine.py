@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -14,6 +14,7 @@ from app.core.actors import Actor, Asker
 from app.core.permissions import READ_ACTIONS, ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
+from app.db.visibility import VisibleRows
 
 # The names under which a statement knows an asker: who acts, for whom, and who is asked about.
 ACTOR: Final = "actor"
@@ -101,10 +102,10 @@ class PolicyEngine(Protocol):
             UnavailableError: the engine cannot decide now. Nothing is allowed then, and nothing denied.
         """
 
-    def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> ColumnElement[bool]:
-        """An SQL predicate that is true for the rows of ``model`` on which the asker may take the action.
+    def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> VisibleRows:
+        """The rows of ``model`` on which the asker may take the action.
 
-        A statement may hold the predicates of several askers, each in a slot of its own.
+        A statement may be confined to those of several askers, each in a slot of its own.
         """
 
     def asking(self, asker: Asker, at: datetime, slot: str = ACTOR) -> Mapping[str, Any]:

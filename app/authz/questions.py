@@ -12,7 +12,7 @@ from sqlalchemy import Executable, String, Uuid, and_, bindparam, cast, literal,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.authz.engine import ACTOR, HeldGrant, Located
-from app.authz.subjects import MEMBERS, asking, counts_for, is_live, subjects_everywhere, ways_in
+from app.authz.subjects import MEMBERS, asking, counts_for, is_live, roles_held, subjects_everywhere, ways_in
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef, ResourceType
@@ -21,6 +21,7 @@ from app.models import ApiKey, Membership, Organization
 
 _MEMBERSHIPS: Final = Membership.__table__
 _ORGANIZATIONS: Final = Organization.__table__
+_GRANT_COLUMNS: Final = ("actor_type", "actor_id", "resource_type", "resource_id")
 
 Ways = Mapping[Actor, tuple[Actor, ...]]
 Members = Mapping[Actor, list[Actor]]
@@ -113,30 +114,39 @@ def _shortest_ways(start: Actor, steps: Collection[Any]) -> Ways:
 
 async def _held_on(connection: AsyncConnection, resource: Located, at: datetime, ways: Ways | None = None) -> list[HeldGrant]:
     """The grants of the actors that ways lead to; of everybody only when none are given at all."""
-    grants = _MEMBERSHIPS.c
-    statement = select(grants.actor_type, grants.actor_id, grants.role, grants.resource_type, grants.resource_id).where(
-        is_live(_MEMBERSHIPS)
-    )
-    parameters: dict[str, Any] = {"at": at}
     if ways is None:
-        places = [(scope.type.value, scope.id) for scope in resource.scopes]
-        statement = statement.where(tuple_(grants.resource_type, grants.resource_id).in_(places))
-    else:  # each subject on each scope, so that the index is probed for them and not read for everybody's
-        pair = each_array("pairs").c.value
-        statement = statement.where(
-            *(column == text_at(pair, place) for place, column in enumerate((grants.actor_type, grants.actor_id, grants.resource_type))),
-            grants.resource_id == cast(text_at(pair, 3), Uuid()),
-        )
+        rows = (await connection.execute(_granted_statement(resource), {"at": at})).all()
+    else:
         pairs = [[actor.type.value, actor.id, scope.type.value, scope.id.hex] for actor in ways for scope in resource.scopes]
-        parameters["pairs"] = json.dumps(pairs)
-    rows = (await connection.execute(statement, parameters)).all()
+        rows = (await connection.execute(_paired_statement(), {"at": at, "pairs": json.dumps(pairs)})).all()
     limits = await limits_of_keys(connection, {row.actor_id for row in rows if row.actor_type == ActorType.API_KEY})
     held = []
     for row in rows:
         actor, granted_on = Actor(ActorType(row.actor_type), row.actor_id), ResourceRef(ResourceType(row.resource_type), row.resource_id)
         limit = limits.get(actor.id) if actor.type is ActorType.API_KEY else None
-        held.append(HeldGrant(actor, Role(row.role), granted_on, limit, ways[actor] if ways is not None else ()))
+        way = ways[actor] if ways is not None else ()
+        held += [HeldGrant(actor, Role(role), granted_on, limit, way) for role in row.roles.split(",")]
     return held
+
+
+def _granted_statement(resource: Located) -> Executable:
+    grants = _MEMBERSHIPS.c
+    places = [(scope.type.value, scope.id) for scope in resource.scopes]
+    return select(*(grants[name] for name in _GRANT_COLUMNS), grants.role.label("roles")).where(
+        tuple_(grants.resource_type, grants.resource_id).in_(places), is_live(_MEMBERSHIPS)
+    )
+
+
+@cache
+def _paired_statement() -> Executable:
+    """What each of some subjects holds on each of some scopes; what others hold there is not felt."""
+    pair = each_array("pairs").c.value
+    names = ("subject_type", "subject_id", "scope_type")
+    texts = (text_at(pair, place).label(name) for place, name in enumerate(names))
+    pairs = select(*texts, cast(text_at(pair, 3), Uuid()).label("scope_id")).cte("pairs")
+    columns = (pairs.c[name].label(to) for name, to in zip(pairs.c.keys(), _GRANT_COLUMNS, strict=True))
+    held = select(*columns, roles_held(pairs, pairs).label("roles")).subquery("held")
+    return select(held).where(held.c.roles.is_not(None))
 
 
 async def limits_of_keys(connection: AsyncConnection, key_ids: Collection[str]) -> Mapping[str, frozenset[Action]]:

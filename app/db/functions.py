@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BinaryExpression, ColumnElement, Select, String, bindparam, func, literal_column
+from sqlalchemy import BinaryExpression, ColumnElement, Select, SelectBase, String, bindparam, func, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
@@ -16,6 +16,11 @@ class _EachText(GenericFunction[Any]):
 
 class _EachArray(GenericFunction[Any]):
     name = "saasbase_each_array"
+    inherit_cache = True
+
+
+class _RowsOf(GenericFunction[Any]):
+    name = "saasbase_rows_of"
     inherit_cache = True
 
 
@@ -43,6 +48,22 @@ def _each_text_in_postgresql(element: _EachText, compiler: Any, **options: Any) 
 @compiles(_EachArray, "postgresql")
 def _each_array_in_postgresql(element: _EachArray, compiler: Any, **options: Any) -> str:
     return f"jsonb_array_elements(CAST({compiler.process(element.clauses, **options)} AS jsonb))"
+
+
+@compiles(_RowsOf, "sqlite")
+def _rows_of_in_sqlite(element: _RowsOf, compiler: Any, **options: Any) -> str:
+    found = _within(element, compiler, options)
+    return f"json_each((SELECT json_group_array(value) FROM {found}))"  # noqa: S608 - it is SQLAlchemy's own text
+
+
+@compiles(_RowsOf, "postgresql")
+def _rows_of_in_postgresql(element: _RowsOf, compiler: Any, **options: Any) -> str:
+    return f"LATERAL {_within(element, compiler, options)}"
+
+
+def _within(element: _RowsOf, compiler: Any, options: dict[str, Any]) -> str:
+    (found,) = element.clauses
+    return str(compiler.process(found, **{**options, "asfrom": False}))  # as an expression it may name what it is joined to
 
 
 @compiles(_TextAt, "sqlite")
@@ -83,12 +104,17 @@ def each_array(parameter: str) -> TableValuedAlias:
     return _EachArray(bindparam(parameter, type_=String())).table_valued("value", name=f"each_{parameter}")
 
 
+def rows_of(found: Select[Any], name: str) -> TableValuedAlias:
+    """The rows of a select of one column, labelled ``value``, that may name what it is joined to (SQLite knows no LATERAL)."""
+    return _RowsOf(found.scalar_subquery()).table_valued("value", name=name)
+
+
 def text_at(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
     """The text at a place of a JSON array."""
     return _TextAt(array, literal_column(str(index)))
 
 
-def is_one_of(value: InstrumentedAttribute[Any], found: Select[Any]) -> ColumnElement[bool]:
+def is_one_of(value: InstrumentedAttribute[Any], found: SelectBase) -> ColumnElement[bool]:
     """The same as ``value IN (found)``, for a select that finds few of very many values.
 
     PostgreSQL reads the table from end to end for an OR over ``IN (SELECT ...)``; found first, as an array, the values are looked

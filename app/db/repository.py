@@ -16,6 +16,7 @@ from app.core.clock import now
 from app.core.errors import AppError, ConflictError, InvalidError, NotFoundError, PreconditionFailedError
 from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
 from app.db.base import Base, Timestamp
+from app.db.visibility import only_first
 
 SortColumns = Mapping[str, InstrumentedAttribute[Any]]
 
@@ -110,7 +111,8 @@ async def fetch_page(
 ) -> Page[Row[Any]] | CursorPage[Row[Any]]:
     """The asked page of a select. The unique ``key`` breaks every tie, so pages neither repeat nor miss a row.
 
-    A numbered page costs the select and a count; a keyset page costs one index range whatever lies before it.
+    A numbered page costs the select and a count; a keyset page costs one index range for each value that
+    makes rows visible, whatever lies before it.
     """
     column = columns[request.sort]
     order = _order(column, key, descending=request.descending)
@@ -122,7 +124,7 @@ async def fetch_page(
         return Page(list(rows.all()), total, request)
     if request.after is not None:
         statement = statement.where(_is_after(column, key, request.after, descending=request.descending))
-    found = list((await session.execute(statement.order_by(*order).limit(request.limit + 1))).all())
+    found = list((await session.execute(only_first(statement, key, order, request.limit + 1))).all())
     rows_shown = found[: request.limit]
     if len(found) <= request.limit:
         return CursorPage(rows_shown, None)

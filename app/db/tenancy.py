@@ -5,30 +5,24 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Delete, FromClause, Select, Update, bindparam, event
+from sqlalchemy import Connection, Delete, FromClause, Select, Update, bindparam, event
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, with_loader_criteria
 
 from app.db.base import Base
 from app.db.confinement import Tenants, confine
+from app.db.visibility import FILTERED
 
 _PIN: Final = "pinned_organization_id"
-_FILTERED: Final = "rows_are_authorized_for"
 
 
 class TenancyError(RuntimeError):
     """A statement would leave its tenant. A fault of this service, never of the caller."""
 
 
-def rows_filtered(statement: Select[Any], model: type[Base], predicate: ColumnElement[bool]) -> Select[Any]:
-    """Add an authorization predicate for the rows of ``model``; only then does an unpinned list pass the fence."""
-    marked = statement.get_execution_options().get(_FILTERED, frozenset())
-    return statement.where(predicate).execution_options(**{_FILTERED: marked | {model.__tablename__}})
-
-
 class TenantSession(Session):
     """Runs statements over mapped classes, each confined to one organization.
 
-    * unpinned: every statement on a tenant's table is refused, unless it is a select to which ``rows_filtered`` added
+    * unpinned: every statement on a tenant's table is refused, unless it is a select to which ``confine_to`` added
       the policy engine's predicate for each table it names;
     * pinned: every select, update and delete gets ``organization_id = pin`` for each mapped class in it, every insert must
       carry that organization.
@@ -112,7 +106,7 @@ def _check_list(session: TenantSession, state: ORMExecuteState) -> None:
     if not isinstance(state.statement, Select):
         raise TenancyError("no tenant is pinned for a change")
     tables = {str(from_) for from_ in _froms_of(state.statement)}
-    unfiltered = tables - state.execution_options.get(_FILTERED, frozenset())
+    unfiltered = tables - state.execution_options.get(FILTERED, frozenset())
     if unfiltered:
         raise TenancyError(f"no tenant is pinned for {sorted(unfiltered)}")
     _bind(state, session.list_parameters)

@@ -92,7 +92,7 @@ ALLOWED = {
         "app/unit_of_work.py": "defines it",
         "app/resources/executions/service.py": "a heartbeat: the row says who and when, and an event for each would bury the others",
     },
-    "rows_filtered": {"app/unit_of_work.py": "adds the policy engine's predicate", "app/db/tenancy.py": "defines it"},
+    "confine_to": {"app/unit_of_work.py": "adds the policy engine's predicate", "app/db/visibility.py": "defines it"},
 }
 
 

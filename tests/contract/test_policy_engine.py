@@ -197,7 +197,7 @@ async def test_a_list_holds_a_row_exactly_when_the_role_carries_the_action(world
             for (asked, model), action in product(MODELS.items(), Action):
                 if case.way != "direct" and action not in {Action.MEMBER_MANAGE, Action.METADATA_READ}:
                     continue
-                statement = select(model.id).where(world.policy.visible_rows(model, action, asker))
+                statement = select(model.id).where(world.policy.visible_rows(model, action, asker).predicate)
                 found = (await connection.execute(statement, dict(world.policy.asking(asker, now())))).scalars().all()
                 if list(found) != ([world.place(case, asked).ref.id] if action in case.expected(asked) else []):
                     wrong.append((case, asked.value, action.value))
@@ -229,7 +229,7 @@ async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_
                 located = await engine.locate(connection, asker, Organization.id, home.ref.id, at)
                 assert located is not None
                 assert located.granted == (ROLE_ACTIONS[Role.ORG_MEMBER] if is_live else set())
-                statement = select(Organization.id).where(engine.visible_rows(Organization, Action.ORGANIZATION_READ, asker))
+                statement = select(Organization.id).where(engine.visible_rows(Organization, Action.ORGANIZATION_READ, asker).predicate)
                 listed = (await connection.execute(statement, dict(engine.asking(asker, at)))).all()
                 assert bool(listed) is is_live
                 assert await engine.holds_anywhere(connection, asker, Action.ORGANIZATION_READ, at) is is_live

@@ -1,6 +1,7 @@
 """Every policy engine against a brute-force oracle, in random worlds of two tenants that use the same names."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from app.authz.tree import SCOPES
+from app.core.pagination import CursorPage, CursorRequest, decode_cursor
 from app.core.permissions import Action
+from app.db.repository import fetch_page
 from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, Organization, Project
 from tests.support.engines import Candidate
 from tests.support.oracle import NARROW_KEY, PROFILE, Story, World, a_caller, a_story, identity_of, open_world
@@ -55,3 +58,34 @@ async def test_a_list_shows_the_rows_the_oracle_shows(world: World, story: Story
             assert len(found) == len(set(found))
             assert set(found) == world.row_ids(story, identity, model, action), (model.__tablename__, action)
         await work.rollback()
+
+
+@PROFILE
+@given(story=a_story, caller=a_caller, limit=st.integers(1, 3), descending=st.booleans(), tenant=st.none() | st.integers(0, 1))
+async def test_keyset_pages_are_the_list_the_oracle_shows(
+    world: World, story: Story, caller: Any, limit: int, descending: bool, tenant: int | None
+) -> None:
+    await world.tell(story)
+    identity = identity_of(world, caller)
+    home = world.home(tenant).organization_id if tenant is not None else None
+    for model, action in ((Document, Action.DOCUMENT_READ), (Project, Action.PROJECT_READ), (Execution, Action.EXECUTION_READ)):
+        if identity.only_actions is not None and action not in identity.only_actions:
+            continue
+        work = world.work(identity)
+        await work.admit_everywhere(action)
+        columns: tuple[Any, ...] = (model.id, model.organization_id)
+        statement = work.only_visible(select(*columns), model)
+        statement = statement if home is None else statement.where(model.organization_id == home)
+        found: list[Any] = []
+        request = CursorRequest(limit, "tenant", descending, None, "")
+        while True:
+            page = await fetch_page(work.session, statement, request, {"tenant": model.organization_id}, model.id)
+            assert isinstance(page, CursorPage)
+            found += [(row.organization_id, row.id) for row in page.items]
+            if page.next_cursor is None:
+                break
+            request = replace(request, after=decode_cursor(page.next_cursor, ""))
+        await work.rollback()
+        shown = world.row_ids(story, identity, model, action)
+        expected = [(row["organization_id"], row["id"]) for table, row in world.rows if table is model and row["id"] in shown]
+        assert found == sorted((pair for pair in expected if home in {None, pair[0]}), reverse=descending), model.__tablename__

@@ -118,11 +118,14 @@ class World:
         context = WorkContext(self.database, self.candidate.policy, DeniedAttempts())
         return UnitOfWork(context, identity, Origin(), is_read_only=True)
 
+    def home(self, tenant: int) -> Place:
+        return self.places[tenant * len(LEVELS)]
+
     def tenant_of(self, place: Place) -> int:
-        return next(n for n in range(TENANTS) if self.places[n * len(LEVELS)].organization_id == place.organization_id)
+        return next(n for n in range(TENANTS) if self.home(n).organization_id == place.organization_id)
 
     def token_groups(self, tenant: int, *names: str) -> TokenGroups:
-        return TokenGroups(self.places[tenant * len(LEVELS)].organization_id, frozenset(names))
+        return TokenGroups(self.home(tenant).organization_id, frozenset(names))
 
     def subjects(self, story: Story, actor: Actor, tenant: int, groups: TokenGroups | None = None) -> frozenset[Actor]:
         """An actor and every group of a tenant it is in, by walking everything again and again until nothing new is found."""
