@@ -78,4 +78,5 @@ def forget(connection: Any, _entry: ConnectionPoolEntry, _lent: Any) -> None:
 
 
 def _quote(text: str) -> str:
-    return f"convert_from(decode('{text.encode().hex()}', 'hex'), 'UTF8')"
+    # Six hexadecimal digits for each character. What convert_from(decode()) answers is no constant: each call would plan anew.
+    return "U&'{}'".format("".join(f"\\+{ord(character):06X}" for character in text))

@@ -120,7 +120,7 @@ async def fetch_page(
         total = await count_rows(session, statement)
         if request.offset >= total:
             return Page([], total, request)
-        rows = await session.execute(statement.order_by(*order).limit(request.size).offset(request.offset))
+        rows = await session.execute(only_first(statement, key, order, request.size, request.offset))
         return Page(list(rows.all()), total, request)
     if request.after is not None:
         statement = statement.where(_is_after(column, key, request.after, descending=request.descending))

@@ -50,8 +50,10 @@ def confine_to(statement: Select[Any], model: type[Base], *visible: VisibleRows)
     return statement.where(*(rows.predicate for rows in visible)).execution_options(**options)
 
 
-def only_first(statement: Select[Any], key: InstrumentedAttribute[Any], order: Sequence[ColumnElement[Any]], limit: int) -> Select[Any]:
-    """The first rows of a select over one table, by their unique ``key``, in an order."""
+def only_first(
+    statement: Select[Any], key: InstrumentedAttribute[Any], order: Sequence[ColumnElement[Any]], limit: int, offset: int = 0
+) -> Select[Any]:
+    """The first rows of a select over one table, by their unique ``key``, in an order; without ``offset`` of them."""
     visible: VisibleRows | None = statement.get_execution_options().get(_BY)
-    narrowed = statement if visible is None else statement.where(visible.are_first(statement, key, order, limit))
-    return narrowed.order_by(*order).limit(limit)
+    narrowed = statement if visible is None else statement.where(visible.are_first(statement, key, order, offset + limit))
+    return narrowed.order_by(*order).limit(limit).offset(offset or None)

@@ -95,5 +95,8 @@ async def test_the_first_rows_are_those_of_the_whole_list(database: Database, li
     async with database.open_read() as connection:
         every = (await connection.execute(statement, asking)).all()
         first = (await connection.execute(only_first(statement, Document.id, NEWEST_FIRST, limit), asking)).all()
+        third = (await connection.execute(only_first(statement, Document.id, NEWEST_FIRST, limit, 2 * limit), asking)).all()
     assert len(every) == (3 * EACH + 1 if before > timedelta(hours=1) else 3 * 5)
-    assert first == sorted(every, key=lambda row: (row.created_at, row.id), reverse=True)[:limit]
+    newest_first = sorted(every, key=lambda row: (row.created_at, row.id), reverse=True)
+    assert first == newest_first[:limit]
+    assert third == newest_first[2 * limit : 3 * limit]
