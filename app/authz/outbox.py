@@ -91,7 +91,7 @@ class Outbox:
             rows = await _waiting(connection, organization_id)
             if rows:
                 await self._tell(rows)
-                await _remove(connection, rows)
+                await _remove(connection, organization_id, rows)
         return len(rows)
 
     async def _send_with_short_transactions(self, organization_id: UUID) -> int:
@@ -101,7 +101,7 @@ class Outbox:
         if rows:
             await self._tell(rows)
             async with self._database.writer.begin() as connection:
-                await _remove(connection, rows)
+                await _remove(connection, organization_id, rows)
         return len(rows)
 
     async def _tell(self, rows: Sequence[Row[Any]]) -> None:
@@ -123,8 +123,10 @@ async def _waiting(connection: AsyncConnection, organization_id: UUID) -> Sequen
     return (await connection.execute(of_it.order_by(_UNSENT.c.seq).limit(MAX_WRITES))).all()
 
 
-async def _remove(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> None:
-    await connection.execute(delete(_UNSENT).where(_UNSENT.c.seq.in_([row.seq for row in rows])))
+async def _remove(connection: AsyncConnection, organization_id: UUID, rows: Sequence[Row[Any]]) -> None:
+    # The number alone does not name a row: once the organization is deleted, and its rows with it, SQLite begins again at 1.
+    is_sent = _UNSENT.c.seq.in_([row.seq for row in rows])
+    await connection.execute(delete(_UNSENT).where(_UNSENT.c.organization_id == organization_id, is_sent))
 
 
 @contextmanager

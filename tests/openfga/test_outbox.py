@@ -95,6 +95,22 @@ async def test_more_changes_than_one_write_takes_are_sent_in_order(service: Serv
     assert len(await stored_tuples(service)) == 1 + 115
 
 
+async def test_what_is_ticked_off_is_what_was_sent(service: Service, alice: Caller, org: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The organization goes while its changes are being sent, and SQLite numbers those of another one like them."""
+    await stop_sender()
+    tell = Outbox._tell
+
+    async def tell_while_others_write(self: Outbox, rows: Any) -> None:
+        monkeypatch.setattr(Outbox, "_tell", tell)
+        await tell(self, rows)
+        await alice.delete(f"/organizations/{org}", expect=204)
+        await alice.new_organization()
+
+    monkeypatch.setattr(Outbox, "_tell", tell_while_others_write)
+    await outbox_of(service).send()
+    assert await unsent(service) == 1
+
+
 async def test_a_batch_that_was_sent_and_not_ticked_off_is_sent_again(
     service: Service, alice: Caller, org: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
