@@ -150,7 +150,7 @@ def _paired_statement() -> Executable:
 
 
 async def limits_of_keys(connection: AsyncConnection, key_ids: Collection[str]) -> Mapping[str, frozenset[Action]]:
-    """The actions that API keys were made for, of those that were made for less than their role."""
+    """The actions that API keys were made for, of those that were made for less than their role; none for a key that is not to be seen."""
     if not key_ids:
         return {}
     keys = ApiKey.__table__.c
@@ -158,4 +158,6 @@ async def limits_of_keys(connection: AsyncConnection, key_ids: Collection[str]) 
     rows = await connection.execute(
         select(keys.id, keys.actions).where(keys.id.in_(named)), {"keys": json.dumps([UUID(key_id).hex for key_id in key_ids])}
     )
-    return {str(key): frozenset(map(Action, actions)) for key, actions in rows if actions is not None}
+    found = {str(key): actions for key, actions in rows}
+    limited = {key_id: found.get(key_id, ()) for key_id in key_ids}
+    return {key_id: frozenset(map(Action, actions)) for key_id, actions in limited.items() if actions is not None}

@@ -259,6 +259,13 @@ async def test_an_overlap_is_bounded(alice: Caller, org: str) -> None:
         assert pointers_of(await alice.post(f"/api-keys/{key}/rotate", {"overlap_seconds": seconds}, 422)) == ["/overlap_seconds"]
 
 
+async def test_who_holds_less_than_a_key_can_stop_it(alice: Caller, bob: Caller, org: str) -> None:
+    await alice.grant("ORGANIZATION", org, "user:bob", "ORG_ADMIN")
+    for method, end in (("POST", "/revoke"), ("DELETE", "")):
+        key = (await make_key(alice, "ORGANIZATION", org, "ORG_OWNER"))["api_key"]["id"]
+        await bob.request(method, f"/api-keys/{key}{end}", 200 if end else 204)
+
+
 async def test_who_holds_less_than_a_key_cannot_rotate_or_widen_it(alice: Caller, bob: Caller, org: str) -> None:
     await alice.grant("ORGANIZATION", org, "user:bob", "ORG_ADMIN")
     body = {"expires_at": after(days=1), "allowed_cidrs": ["10.0.0.0/8"]}
