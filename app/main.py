@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -29,9 +30,11 @@ from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError
 from app.core.actors import Actor
 from app.core.errors import AppError
-from app.db.engine import Database, PoolLimits, SecondWall, read_url
+from app.db.engine import Database, PoolLimits, SecondWall
+from app.db.filesystems import network_kind
 from app.db.migrations import migrate, require_head
 from app.db.roles import create_roles, require_roles
+from app.db.urls import DatabaseURLError, read_url
 from app.http import docs, ops, well_known
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
@@ -40,7 +43,15 @@ from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import RouteIndex
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
-from app.settings import AuthorizationEngine, AuthorizationFallback, OrganizationCreation, Settings, SettingsError, load_settings
+from app.settings import (
+    AuthorizationEngine,
+    AuthorizationFallback,
+    Environment,
+    OrganizationCreation,
+    Settings,
+    SettingsError,
+    load_settings,
+)
 from app.unit_of_work import WorkContext
 
 _log = logging.getLogger(__name__)
@@ -54,14 +65,24 @@ def make_database(settings: Settings) -> Database:
     """The database the settings name.
 
     Raises:
-        DatabaseURLError: it is of no kind this service takes, or cannot do what is asked of it.
+        DatabaseURLError: it is of no kind this service takes, cannot do what is asked of it, or is not safe in production.
     """
     jobs = settings.database.jobs_url
     wall = SecondWall(
         row_level_security=settings.database.row_level_security,
         jobs_url=read_url("SAASBASE_DATABASE__JOBS_URL", jobs.get_secret_value()) if jobs is not None else None,
     )
-    return Database(read_url("SAASBASE_DB_URL", settings.db_url.get_secret_value()), _limits(settings), wall)
+    url = read_url("SAASBASE_DB_URL", settings.db_url.get_secret_value())
+    if settings.environment is Environment.PRODUCTION and url.drivername.startswith("sqlite"):
+        _require_one_host(Path(url.database or ""))
+    return Database(url, _limits(settings), wall)
+
+
+def _require_one_host(file: Path) -> None:
+    if (kind := network_kind(file)) is not None:
+        raise DatabaseURLError(
+            f"SAASBASE_DB_URL: {kind} is a network file system, where SQLite loses data: use a local disk, or PostgreSQL"
+        )
 
 
 async def migrate_database(settings: Settings, *, with_roles: bool) -> list[str]:
@@ -142,7 +163,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         UnguardedRouteError: a route was declared without a guard.
     """
     settings = settings or load_settings()
-    runtime = _make_runtime(settings, actor_resolver)
+    runtime = make_runtime(settings, actor_resolver)
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
     _require_guards(routes)
     plan = JobPlan(timedelta(seconds=settings.storage.sweep_min_age_seconds), settings.storage.sweep_interval_seconds)
@@ -155,11 +176,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
             async with run_jobs(runtime.context, runtime.store, runtime.key_uses, plan):
                 yield
         finally:
-            await runtime.context.policy.aclose()
-            await runtime.context.database.aclose()
-            await runtime.store.aclose()
-            if runtime.tokens is not None:
-                await runtime.tokens.aclose()
+            await close_runtime(runtime)
 
     app = FastAPI(title="SaaSBase Server", version=version(ops.DISTRIBUTION), docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.runtime = runtime
@@ -185,7 +202,13 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     return app
 
 
-def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> Runtime:
+def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None) -> Runtime:
+    """The parts of the service, connected; opens nothing yet.
+
+    Raises:
+        DatabaseURLError: see ``make_database``.
+        SettingsError: see ``make_openfga_client``.
+    """
     secret = settings.actor.proxy_secret
     trust = ProxyTrust(settings.actor.trusted_proxies, secret.get_secret_value() if secret else None)
     anonymous = Actor.from_subject(settings.actor.anonymous) if settings.actor.anonymous.strip() else None
@@ -208,6 +231,15 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
         max_upload_bytes=settings.storage.max_upload_bytes,
         may_create_organizations=settings.organizations.creation is OrganizationCreation.AUTHENTICATED,
     )
+
+
+async def close_runtime(runtime: Runtime) -> None:
+    """Let go of everything the parts have opened."""
+    await runtime.context.policy.aclose()
+    await runtime.context.database.aclose()
+    await runtime.store.aclose()
+    if runtime.tokens is not None:
+        await runtime.tokens.aclose()
 
 
 def _make_context(settings: Settings, database: Database) -> WorkContext:

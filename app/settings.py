@@ -18,6 +18,7 @@ from app.core.issuers import Issuer, SigningAlgorithm, require_distinct
 
 PREFIX = "SAASBASE_"
 MAX_SECONDS = 366 * 86400
+MIN_SECRET = 16
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
@@ -248,6 +249,13 @@ class LogSettings(Section):
     """console, json, or auto: console in a terminal, json elsewhere."""
 
 
+class Environment(StrEnum):
+    """What the service runs for."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
 class Settings(BaseSettings):
     """The whole configuration, validated once at start."""
 
@@ -262,6 +270,8 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    environment: Environment = Environment.DEVELOPMENT
+    """development, or production: then the service does not start with settings that are only safe on a developer's machine."""
     db_url: SecretStr = SecretStr("sqlite:///data/saasbase.db")
     """sqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/NAME, their +aiosqlite and +asyncpg forms, or jdbc:sqlite:FILE, jdbc:postgresql://..."""
     database: DatabaseSettings = DatabaseSettings()
@@ -313,9 +323,20 @@ def load_settings(**given: Any) -> Settings:
     except UnreadableError as error:  # a whole section given as text, which is no setting
         lines = lines or [str(error)]
     else:
+        if settings.environment is Environment.PRODUCTION:
+            lines.extend(_unsafe_lines(settings))
         if not lines:
             return settings
     raise SettingsError("\n".join(dict.fromkeys(lines)))
+
+
+def _unsafe_lines(settings: Settings) -> Iterator[str]:
+    """What must not be so in production."""
+    if len(settings.api_keys.pepper.get_secret_value()) < MIN_SECRET:
+        yield f"{PREFIX}API_KEYS__PEPPER: in production it must be a secret of its own, of at least {MIN_SECRET} characters"
+    believes_everybody = any(network.prefixlen == 0 for network in settings.actor.trusted_proxies)
+    if believes_everybody and settings.actor.proxy_secret is None:
+        yield f"{PREFIX}ACTOR__TRUSTED_PROXIES: in production not everybody is believed: name your proxies, or set a proxy secret"
 
 
 def _ours(source: DotEnvSettingsSource) -> dict[str, str | None]:

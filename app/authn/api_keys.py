@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, cast
+from uuid import UUID
 
 from sqlalchemy import Table, bindparam, or_, select, update
 
@@ -40,6 +41,12 @@ _MARK_USED: Final = (  # another process may have written a later use already
     .where(_KEYS.c.id == bindparam("key_id"), or_(_KEYS.c.last_used_at.is_(None), _KEYS.c.last_used_at < bindparam("used_at")))
     .values(last_used_at=bindparam("used_at"), last_used_ip=bindparam("used_ip"))
 )
+
+
+async def find_key_id(database: Database, prefix: str) -> UUID | None:
+    """Which key has a secret with this public prefix. Says nothing about who may know it."""
+    async with database.open_read(Tenants.of_row(ApiKeySecret.prefix, prefix)) as connection:
+        return (await connection.execute(select(_SECRETS.c.api_key_id).where(_SECRETS.c.prefix == prefix))).scalar_one_or_none()
 
 
 @dataclass(slots=True)

@@ -1,5 +1,9 @@
 """Nobody hands out more than he holds: one rule for grants and for keys."""
 
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Any
+
 from app.authz.engine import Located
 from app.core.errors import ForbiddenError, InvalidError
 from app.core.permissions import ROLE_ACTIONS, Role
@@ -24,3 +28,37 @@ def forbid_escalation(resource: Located, role: Role) -> None:
     missing = ROLE_ACTIONS[role] - resource.actions
     if missing:
         raise ForbiddenError(f"{role.value} carries what you do not hold here: {', '.join(sorted(missing))}.", code="escalation")
+
+
+def forbid_outliving(parent: Any, expires_at: datetime | None) -> None:
+    """Refuse an end after that of the key that makes the key.
+
+    Raises:
+        ForbiddenError: it has one, and this is later or none.
+    """
+    if is_later(expires_at=expires_at, than=parent.expires_at):
+        raise ForbiddenError("A key that a key makes must not outlive it.", code="escalation")
+
+
+def forbid_wandering(parent: Any, networks: list[str] | None) -> None:
+    """Refuse networks that the key that makes the key does not work from.
+
+    Raises:
+        ForbiddenError: it is bound to networks, and one of these lies outside.
+    """
+    if not lie_within(networks, parent.allowed_cidrs):
+        raise ForbiddenError("A key that a key makes must not work from where that one does not.", code="escalation")
+
+
+def is_later(*, expires_at: datetime | None, than: datetime | None) -> bool:
+    """Whether an end is after another; None never comes."""
+    return than is not None and (expires_at is None or expires_at > than)
+
+
+def lie_within(networks: list[str] | None, allowed: list[str] | None) -> bool:
+    """Whether each network is part of an allowed one; no list at all means everywhere."""
+    if allowed is None:
+        return True
+    outer = [ip_network(network) for network in allowed]
+    inner = [ip_network(network) for network in networks or ["0.0.0.0/0", "::/0"]]
+    return all(any(part.version == whole.version and part.subnet_of(whole) for whole in outer) for part in inner)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ ALLOWED = {
         "app/db/repository.py": "reads a column's name, runs nothing",
     },
     "open_system_work": {
+        "app/cli/operating.py": "what the operator does in one tenant from the command line",
         "app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant",
         "app/resources/executions/deadlines.py": "ends executions past their deadline tenant by tenant",
     },

@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from app.db.base import Base
-from app.db.engine import Database, DatabaseURLError, SecondWall, parse_database_url
+from app.db.engine import Database, SecondWall
 from app.db.migrations import head_version, migrate
 from app.db.roles import DatabaseRoleError, require_roles
+from app.db.urls import DatabaseURLError, parse_database_url
 from app.main import make_database
 from app.settings import Settings
 from tests.conftest import run_sql_on

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.db.engine import parse_database_url
+from app.db.urls import parse_database_url
 from app.http.routing import RouteIndex
 from tests.conftest import Caller, Service, make_settings, open_service, run_sql_on
 from tests.support.answers import pointers_of, read_problem, run_sql

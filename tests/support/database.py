@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.engine import Database, PoolLimits, SecondWall, parse_database_url
+from app.db.engine import Database, PoolLimits, SecondWall
+from app.db.urls import parse_database_url
 from app.main import migrate_database
 from app.settings import Settings
 

@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from app.core.errors import UnavailableError
-from app.db.engine import UNSUPPORTED_URL, DatabaseURLError, parse_database_url
 from app.db.errors import as_app_error
+from app.db.urls import UNSUPPORTED_URL, DatabaseURLError, parse_database_url
 
 ACCEPTED = {
     "sqlite:///data/app.db": "sqlite+aiosqlite:///data/app.db",

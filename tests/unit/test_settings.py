@@ -189,6 +189,41 @@ def test_what_else_stands_in_a_dotenv_file_is_not_our_business(dotenv: Path) -> 
     assert load_settings() == Settings()
 
 
+SAFE = {"SAASBASE_ENVIRONMENT": "production", "SAASBASE_API_KEYS__PEPPER": "0123456789abcdef"}
+
+
+def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SAFE.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().environment.value == "production"
+    monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", "10.0.0.0/8")
+    load_settings()
+    monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", "0.0.0.0/0")
+    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", SECRET)
+    load_settings()
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"SAASBASE_API_KEYS__PEPPER": "development"}, ["SAASBASE_API_KEYS__PEPPER"]),
+        ({"SAASBASE_API_KEYS__PEPPER": "0123456789abcde"}, ["SAASBASE_API_KEYS__PEPPER"]),
+        ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        (
+            {"SAASBASE_API_KEYS__PEPPER": "x", "SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"},
+            ["SAASBASE_API_KEYS__PEPPER", "SAASBASE_ACTOR__TRUSTED_PROXIES"],
+        ),
+    ],
+)
+def test_production_refuses_what_is_only_safe_at_home(changes: dict[str, str], names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**SAFE, **changes}.items():
+        monkeypatch.setenv(name, value)
+    assert [line.partition(":")[0] for line in fault().splitlines()] == names
+    monkeypatch.setenv("SAASBASE_ENVIRONMENT", "development")
+    load_settings()
+
+
 def test_secrets_are_not_shown() -> None:
     settings = Settings.model_validate({"db_url": f"postgresql://u:{SECRET}@h/d", "actor": {"proxy_secret": SECRET}})
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()}"

@@ -1,12 +1,11 @@
 """Rules of API keys: a key holds no more than its maker, lives no longer than the key that made it, and dies at once."""
 
 from datetime import datetime, timedelta
-from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
 
 from app.authz.engine import Located
-from app.authz.escalation import forbid_escalation, require_fit
+from app.authz.escalation import forbid_escalation, forbid_outliving, forbid_wandering, is_later, lie_within, require_fit
 from app.authz.memberships import MembershipRepository
 from app.core.actors import Actor, ActorType
 from app.core.clock import now
@@ -44,8 +43,8 @@ class ApiKeyService:
         forbid_escalation(scope, new.role)
         parent = await self._parent(scope)
         if parent is not None:
-            _forbid_outliving(parent, new.expires_at)
-            _forbid_wandering(parent, new.allowed_cidrs)
+            forbid_outliving(parent, new.expires_at)
+            forbid_wandering(parent, new.allowed_cidrs)
             if new.may_act_for_others and not parent.may_act_for_others:
                 raise ForbiddenError("A key that may not act for others makes none that may.", code="escalation")
         moment, token = now(), new_token()
@@ -159,7 +158,7 @@ class ApiKeyService:
 
     async def _end_descendants(self, key: Located, expires_at: datetime | None) -> None:
         family = await self._keys.find_family(key.row.id)
-        longer = [member for member in family if member.id != key.row.id and _is_later(expires_at=member.expires_at, than=expires_at)]
+        longer = [member for member in family if member.id != key.row.id and is_later(expires_at=member.expires_at, than=expires_at)]
         if expires_at is None or not longer:
             return
         await self._keys.end_keys([member.id for member in longer], expires_at, now())
@@ -168,8 +167,8 @@ class ApiKeyService:
 
     async def _forbid_widening(self, key: Located, row: Any, values: dict[str, Any]) -> None:
         """More time, or more networks, is a new key by another name: the rules of making one hold."""
-        lives_longer = "expires_at" in values and _is_later(expires_at=values["expires_at"], than=row.expires_at)
-        works_wider = "allowed_cidrs" in values and not _lie_within(values["allowed_cidrs"], row.allowed_cidrs)
+        lives_longer = "expires_at" in values and is_later(expires_at=values["expires_at"], than=row.expires_at)
+        works_wider = "allowed_cidrs" in values and not lie_within(values["allowed_cidrs"], row.allowed_cidrs)
         if not lives_longer and not works_wider:
             return
         forbid_escalation(key, Role(row.role))
@@ -177,9 +176,9 @@ class ApiKeyService:
             raise ForbiddenError("A key gives no key, itself included, more time or wider networks.", code="escalation")
         parent = await self._keys.find(row.parent_key_id) if row.parent_key_id is not None else None
         if parent is not None and lives_longer:
-            _forbid_outliving(parent, values["expires_at"])
+            forbid_outliving(parent, values["expires_at"])
         if parent is not None and works_wider:
-            _forbid_wandering(parent, values["allowed_cidrs"])
+            forbid_wandering(parent, values["allowed_cidrs"])
 
     async def _forbid_strangers(self, row: Any) -> None:
         """A key that could get a secret of a key it did not make would have one that does not die with it."""
@@ -231,26 +230,3 @@ def existing(key: Located) -> Any:
 
 def _details(row: Any) -> dict[str, Any]:
     return {"api_key_id": str(row.id), "api_key_prefix": row.prefix, "role": row.role, "name": row.name}
-
-
-def _forbid_outliving(parent: Any, expires_at: datetime | None) -> None:
-    if _is_later(expires_at=expires_at, than=parent.expires_at):
-        raise ForbiddenError("A key that a key makes must not outlive it.", code="escalation")
-
-
-def _forbid_wandering(parent: Any, networks: list[str] | None) -> None:
-    if not _lie_within(networks, parent.allowed_cidrs):
-        raise ForbiddenError("A key that a key makes must not work from where that one does not.", code="escalation")
-
-
-def _is_later(*, expires_at: datetime | None, than: datetime | None) -> bool:
-    return than is not None and (expires_at is None or expires_at > than)
-
-
-def _lie_within(networks: list[str] | None, allowed: list[str] | None) -> bool:
-    """Whether each network is part of an allowed one; no list at all means everywhere."""
-    if allowed is None:
-        return True
-    outer = [ip_network(network) for network in allowed]
-    inner = [ip_network(network) for network in networks or ["0.0.0.0/0", "::/0"]]
-    return all(any(part.version == whole.version and part.subnet_of(whole) for whole in outer) for part in inner)  # type: ignore[arg-type]

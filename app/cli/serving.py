@@ -1,0 +1,107 @@
+"""``serve``, ``migrate``, ``sweep``: the service, its schema and its store."""
+
+import signal
+import sys
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from app.cli.root import read_settings, run
+from app.settings import Settings
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(help="Number of processes.", min=1)] = 1,
+) -> None:
+    """Serve the API. A SQLite database is migrated first; a PostgreSQL one must be at this release's schema."""
+    import uvicorn
+
+    from app.main import make_database, make_openfga_client, make_store, prepare_schema
+    from app.observability.metrics import shared_folder
+    from app.settings import AuthorizationEngine
+
+    settings = read_settings()
+
+    async def prepare() -> None:
+        if settings.authz.engine is AuthorizationEngine.OPENFGA:
+            await make_openfga_client(settings).aclose()  # that it is configured; whether it answers is asked when it is needed
+        database, store = make_database(settings), make_store(settings)
+        try:
+            await prepare_schema(database)
+            await store.open()
+        finally:
+            await database.aclose()
+            await store.aclose()
+
+    run(prepare())
+    print(_greeting(settings, host, port), file=sys.stderr, flush=True)
+    # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    with shared_folder() if settings.web.metrics and workers > 1 else nullcontext():
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            proxy_headers=False,  # trust decisions look at the transport peer, so nobody may rewrite it
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=30,
+        )
+
+
+def migrate(
+    create_roles: Annotated[bool, typer.Option("--create-roles", help="Also make the roles named in the URLs, with their rights.")] = False,
+) -> None:
+    """Bring the database schema to this release's version. Safe to run from many places at once."""
+    from app.db.migrations import head_version
+    from app.main import migrate_database
+
+    new = run(migrate_database(read_settings(), with_roles=create_roles))
+    print(f"schema is at {head_version()}")
+    for name in new:
+        print(f"created the role {name}")
+
+
+def sweep(
+    min_age: Annotated[int | None, typer.Option(help="Seconds; the configured minimum when absent.", min=0)] = None,
+) -> None:
+    """Remove contents that no document version names, once."""
+    from app.blobs.sweeper import sweep as run_sweep
+    from app.main import make_database, make_store, prepare_schema
+
+    settings = read_settings()
+    age = settings.storage.sweep_min_age_seconds if min_age is None else min_age
+
+    async def sweep_once() -> str:
+        database, store = make_database(settings), make_store(settings)
+        try:
+            await prepare_schema(database)
+            await store.open()
+            found = await run_sweep(database, store, timedelta(seconds=age))
+        finally:
+            await database.aclose()
+            await store.aclose()
+        return f"examined {found.examined}, removed {found.removed}"
+
+    print(run(sweep_once()))
+
+
+def _greeting(settings: Settings, host: str, port: int) -> str:
+    lines = [f"SaaSBase Server  http://{host}:{port}/docs"]
+    header, trusted = settings.actor.header, settings.actor.trusted_proxies
+    if trusted:
+        lines.append(f"Who is calling:  the header '{header}: user:alice', believed from {', '.join(map(str, trusted))}")
+        lines.append("                 Trusting a header is for development and for proxies that set it themselves.")
+    else:
+        lines.append(f"Who is calling:  nobody may name himself in {header} (SAASBASE_ACTOR__TRUSTED_PROXIES is empty)")
+    return "\n".join(lines)

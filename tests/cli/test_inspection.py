@@ -1,0 +1,113 @@
+"""What the service says about itself: whether it works, how it is configured, what it serves."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.settings import setting_names
+from tests.support.cli import run_saasbase
+from tests.support.database import environment_of
+from tests.support.openfga import OpenFGAServer
+from tests.support.postgres import free_port
+from tests.support.server import Server
+
+SECRET = "geheim4711"
+SECRETS = {
+    "SAASBASE_API_KEYS__PEPPER": SECRET,
+    "SAASBASE_ACTOR__PROXY_SECRET": SECRET,
+    "SAASBASE_AUTHZ__OPENFGA__TOKEN": SECRET,
+    "SAASBASE_DB_URL": f"postgresql://app:{SECRET}@db/saasbase",
+    "SAASBASE_DATABASE__JOBS_URL": f"postgresql://jobs:{SECRET}@db/saasbase",
+    "SAASBASE_DATABASE__MIGRATION_URL": f"postgresql://owner:{SECRET}@db/saasbase",
+}
+
+
+def faults(out: str) -> list[str]:
+    return [line.split()[1] for line in out.splitlines() if not line.startswith("ok ")]
+
+
+def test_the_doctor_finds_a_healthy_service_healthy(database_url: str, tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "doctor", **environment_of(database_url))
+    assert (ended.status, ended.err) == (0, ""), ended
+    assert faults(ended.out) == []
+    assert [line.split()[1] for line in ended.out.splitlines()] == [
+        "settings",
+        "database",
+        "schema",
+        "roles",
+        "clock",
+        "storage",
+        "authorization",
+    ]
+
+
+def test_the_doctor_names_everything_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    ended = run_saasbase(
+        tmp_path,
+        "doctor",
+        SAASBASE_DB_URL=f"postgresql://someone:{SECRET}@127.0.0.1:{free_port()}/saasbase",
+        SAASBASE_STORAGE__LOCAL__BASE_PATH=str(tmp_path / "file/documents"),
+        SAASBASE_AUTHZ__ENGINE="openfga",
+        SAASBASE_AUTHZ__OPENFGA__URL=f"http://127.0.0.1:{free_port()}",
+        SAASBASE_AUTHZ__OPENFGA__STORE_ID="01J",
+    )
+    assert ended.status == 1
+    assert faults(ended.out) == ["database", "schema", "roles", "clock", "storage", "authorization"]
+    assert SECRET not in ended.out + ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_the_doctor_says_that_a_schema_is_missing(postgres_url: str, tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "doctor", SAASBASE_DB_URL=f"{postgres_url}/postgres")
+    assert ended.status == 1
+    assert "BAD  schema         at None, not at " in ended.out
+    assert "run 'saasbase migrate'" in ended.out
+
+
+def test_the_doctor_makes_no_sqlite_database(tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "doctor")
+    assert ended.status == 0, ended
+    assert "ok   schema         none yet" in ended.out
+
+
+@pytest.mark.usefixtures("openfga_server")
+def test_the_doctor_asks_openfga(openfga_server: OpenFGAServer, tmp_path: Path) -> None:
+    settings = {"SAASBASE_AUTHZ__ENGINE": "openfga", "SAASBASE_AUTHZ__OPENFGA__URL": openfga_server.url}
+    ended = run_saasbase(tmp_path, "doctor", **settings, SAASBASE_AUTHZ__OPENFGA__STORE_ID=openfga_server.new_store())
+    assert (ended.status, faults(ended.out)) == (0, []), ended
+
+
+def test_the_configuration_is_shown_without_secrets(tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "config", "check", **SECRETS, SAASBASE_ACTOR__TRUSTED_PROXIES="10.0.0.0/8,192.168.0.1/32")
+    assert (ended.status, ended.err) == (0, "")
+    shown = dict(line.split("=", 1) for line in ended.out.splitlines())
+    assert list(shown) == list(setting_names())
+    assert SECRET not in ended.out
+    assert shown["SAASBASE_DB_URL"] == "postgresql+asyncpg://app:***@db/saasbase"
+    assert shown["SAASBASE_API_KEYS__PEPPER"] == "***"
+    assert shown["SAASBASE_ACTOR__TRUSTED_PROXIES"] == "10.0.0.0/8,192.168.0.1/32"
+    assert shown["SAASBASE_LOG__LEVEL"] == "INFO"
+
+
+def test_what_is_shown_can_be_set_again(tmp_path: Path) -> None:
+    issuer = {"issuer": "https://login.example", "audience": ["api"], "jwks_url": "https://login.example/keys"}
+    first = run_saasbase(tmp_path, "config", "check", SAASBASE_JWT__ISSUERS=json.dumps([issuer]), SAASBASE_WEB__BASE_PATH="/v1")
+    assert first.status == 0, first
+    given = dict(line.split("=", 1) for line in first.out.splitlines() if "PEPPER" not in line)
+    assert run_saasbase(tmp_path, "config", "check", **given) == first
+
+
+def test_the_openapi_document_is_the_one_that_is_served(server: Server, tmp_path: Path) -> None:
+    served = httpx.get(f"{server.url}/openapi.json").json()
+    told = run_saasbase(tmp_path, "openapi", "export")
+    assert (told.status, told.err) == (0, "")
+    assert json.loads(told.out) == served
+    file = tmp_path / "openapi.json"
+    assert run_saasbase(tmp_path, "openapi", "export", "--output", str(file)) == (0, "", "")
+    assert file.read_text() == told.out
+    ended = run_saasbase(tmp_path, "openapi", "export", "--output", str(tmp_path / "no/file"))
+    assert ended.status == 1
+    assert ended.err.startswith("saasbase: ")
