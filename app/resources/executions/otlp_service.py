@@ -11,12 +11,12 @@ from app.authz.engine import Located
 from app.core.clock import now
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
+from app.resources.executions.lifecycle import starting
 from app.resources.executions.otlp_forest import SpanKey, Sprout, plant
 from app.resources.executions.otlp_mapping import Source, values_of
 from app.resources.executions.otlp_repository import SpanRepository
 from app.resources.executions.otlp_wire import SpanError, read_groups, write_answer
 from app.resources.executions.schemas import ExecutionStart
-from app.resources.executions.service import starting
 from app.unit_of_work import UnitOfWork
 
 MAX_TRACES_TOLD: Final = 20
@@ -37,7 +37,7 @@ class SpanService:
 
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
-        self._spans = SpanRepository(work.session)
+        self._spans = SpanRepository(work)
 
     async def import_(self, project: Located, unpack: Callable[[], bytes], media_type: str) -> bytes:
         """Store the spans of an export request as executions of the project; returns the answer to it.
@@ -56,7 +56,7 @@ class SpanService:
         return write_answer(media_type, batch.rejected)
 
     async def _store(self, project: Located, batch: Batch) -> None:
-        await self._spans.lock(project.organization_id)
+        await self._spans.hold(project.organization_id)
         parents = {parent for values in batch.spans.values() if (parent := _parent_of(values)) is not None}
         known, by_project = await self._spans.stored({*batch.spans, *parents})
         new = [Sprout(new_id(), key, _parent_of(values)) for key, values in batch.spans.items() if key not in known]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from app.core.resources import ResourceType
+from app.core.resources import ResourceRef, ResourceType
 from app.core.text import is_storable
 from app.http.schemas import (
     ActorRef,
@@ -96,11 +96,9 @@ class Cost(Command):
     """ISO 4217."""
 
 
-class ExecutionStart(Command):
-    """Something begins to run."""
+class StartFields(Command):
+    """What is told of an execution that begins, wherever it begins."""
 
-    organization_id: UUID
-    project_id: UUID
     operation: Name
     """What runs."""
     target_type: ResourceType | None = None
@@ -131,6 +129,18 @@ class ExecutionStart(Command):
         if (self.target_type is None) != (self.target_id is None):
             raise ValueError("target_type and target_id are given together or not at all")
         return self
+
+    @property
+    def target(self) -> ResourceRef | None:
+        """What it works on."""
+        return ResourceRef(self.target_type, self.target_id) if self.target_type is not None and self.target_id is not None else None
+
+
+class ExecutionStart(StartFields):
+    """Something begins to run."""
+
+    organization_id: UUID
+    project_id: UUID
 
 
 class _Ending(Command):
