@@ -13,6 +13,7 @@ from app.db.functions import each_array, text_at
 from app.models import Execution, Organization
 from app.resources.executions.otlp_forest import Grafted, SpanKey, Stored, Waiting
 from app.resources.executions.repository import ExecutionRepository
+from app.resources.executions.schemas import ExecutionStatus
 
 _ITEM: Final = each_array("asked").c.value
 # Spans are asked for by IN, never by a join: SQLite would read the organization's executions first, all of them.
@@ -37,11 +38,12 @@ class SpanRepository(ExecutionRepository):
 
     async def stored(self, keys: Collection[SpanKey]) -> tuple[set[SpanKey], Mapping[UUID, Mapping[SpanKey, Stored]]]:
         """Which of the spans the organization has; and what they are, project by project."""
-        columns = Execution.trace_id, Execution.span_id, Execution.id, Execution.root_execution_id, Execution.project_id
-        statement = select(*columns).where(tuple_(Execution.trace_id, Execution.span_id).in_(_ASKED))
+        key = Execution.trace_id, Execution.span_id
+        columns = *key, Execution.id, Execution.root_execution_id, Execution.project_id, Execution.status
+        statement = select(*columns).where(tuple_(*key).in_(_ASKED))
         by_project: dict[UUID, dict[SpanKey, Stored]] = {}
         for row in await self._session.execute(statement, {"asked": json.dumps(list(keys))}):
-            found = Stored(row.id, row.root_execution_id or row.id)
+            found = Stored(row.id, row.root_execution_id or row.id, row.status == ExecutionStatus.RUNNING)
             by_project.setdefault(row.project_id, {})[SpanKey(row.trace_id, row.span_id)] = found
         return {key for spans in by_project.values() for key in spans}, by_project
 

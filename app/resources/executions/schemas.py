@@ -77,7 +77,7 @@ class ExecutionKind(StrEnum):
 
 
 class Usage(Command):
-    """Tokens that were used."""
+    """Tokens that were used, with or without those of the executions below: totals count them once."""
 
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
@@ -88,7 +88,7 @@ class Usage(Command):
 
 
 class Cost(Command):
-    """What it cost."""
+    """What it cost by itself, without the executions below it: totals add up every cost."""
 
     amount: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9), PlainSerializer("{:f}".format, return_type=str)]
     """A decimal number, answered as text so that nothing is rounded."""
