@@ -69,6 +69,7 @@ class CancelItem(ExecutionCancel, _EndItem):
 
 EndItem = CompleteItem | FailItem | CancelItem
 Item = Annotated[StartItem | EndItem, Field(discriminator="op")]
+_UNKNOWN_OP: Final = "op is one of start, complete, fail and cancel"  # pydantic's own message repeats whatever was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,12 @@ def _or_unreadable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(value)
     except ValidationError as error:
-        # The first part of a place is the shape that ``op`` chose.
-        return Unreadable([{**fault, "loc": fault["loc"][1:]} for fault in error.errors(include_input=False, include_url=False)])
+        return Unreadable([_fault(fault) for fault in error.errors(include_input=False, include_url=False)])
+
+
+def _fault(fault: Any) -> dict[str, Any]:
+    message = _UNKNOWN_OP if fault["type"] == "union_tag_invalid" else fault["msg"]
+    return {"type": fault["type"], "loc": fault["loc"][1:], "msg": message}  # a place begins with the shape that ``op`` chose
 
 
 class ExecutionBatch(Command):

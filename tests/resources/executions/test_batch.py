@@ -182,6 +182,8 @@ async def test_what_only_a_batch_can_get_wrong(service: Service, alice: Caller) 
         refused, done = await results_of(alice, project, item, start())
         assert (refused["status"], done["status"]) == (422, 201), item
         assert [one["pointer"] for one in refused["error"]["errors"]] == ["/items/0" + pointer], item
+    secret = await send(alice, project, {"op": "geheim-4711" * 1000}, {"op": "start", "geheim-4711" * 1000: 1})
+    assert len(secret.content) < 2000
     results = await results_of(
         alice, project, start(confidence=7), start(parent_index=0), end("fail", 1), start(), end("fail", 3), end("fail", 3)
     )
