@@ -1,7 +1,6 @@
 """What row-level security costs: the same service on PostgreSQL, once as the owner of the tables without it, once confined by it."""
 
 import argparse
-import asyncio
 import signal
 import statistics
 import sys
@@ -23,10 +22,9 @@ from benchmarks.requests import (
     Result,
     prepare,
 )
-from benchmarks.servers import OURS, Running, new_postgres_database
-from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles
+from benchmarks.servers import Running, run_confined
+from tests.support.database import APP, OWNER
 from tests.support.postgres import run_postgres
-from tests.support.server import run_server
 
 OFF, ON = "off", "on"
 WITH_KEY: Final = "GET project with an API key"
@@ -41,15 +39,7 @@ def run_services(folder: Path) -> Iterator[dict[str, Running]]:
     """Both at once, each on a database of its own; the load goes to one at a time."""
     with ExitStack() as stack:
         postgres = stack.enter_context(run_postgres())
-        asyncio.run(make_owner(postgres))
-        running = {}
-        for wall, role in ((OFF, OWNER), (ON, APP)):
-            url = new_postgres_database(postgres, owner=OWNER)
-            asyncio.run(migrate_with_roles(url))
-            (folder / wall).mkdir()
-            server = stack.enter_context(run_server(as_role(url, role), folder / wall))
-            running[wall] = Running(OURS, server.url, server.process.pid)
-        yield running
+        yield {wall: stack.enter_context(run_confined(folder / wall, postgres, role))[0] for wall, role in ((OFF, OWNER), (ON, APP))}
 
 
 def prepare_all(server: Running, projects: int) -> dict[str, Target]:

@@ -17,7 +17,8 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from tests.support.postgres import free_port
+from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles
+from tests.support.postgres import free_port, run_postgres
 from tests.support.server import run_server
 
 OURS, REFERENCE = "ours", "reference"
@@ -83,6 +84,28 @@ def run_ours(folder: Path, database_url: str | None = None) -> Iterator[Running]
         subprocess.run(command, check=True, cwd=_ROOT, env={**_clean(), "SAASBASE_DB_URL": database_url}, stdout=subprocess.DEVNULL)
     with run_server(database_url or f"sqlite:///{folder}/ours.db", folder) as server:
         yield Running(OURS, server.url, server.process.pid)
+
+
+@contextmanager
+def run_confined(folder: Path, postgres: str, role: str = APP) -> Iterator[tuple[Running, str]]:
+    """This tree on a new database of that PostgreSQL, with the schema and roles of production; also yields the database's URL.
+
+    As the role of the service row-level security confines it; as the owner of the tables it does not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asyncio.run(make_owner(postgres))
+    url = new_postgres_database(postgres, owner=OWNER)
+    asyncio.run(migrate_with_roles(url))
+    with run_server(as_role(url, role), folder) as server:
+        yield Running(OURS, server.url, server.process.pid), as_role(url, role)
+
+
+@contextmanager
+def run_both(folder: Path) -> Iterator[dict[str, tuple[Running, str]]]:
+    """This tree on SQLite and on PostgreSQL, confined, with the URLs of the databases; for loads that go to one at a time."""
+    sqlite = f"sqlite:///{folder}/sqlite/ours.db"
+    with run_postgres() as postgres, run_ours(folder / "sqlite") as on_sqlite, run_confined(folder / "postgresql", postgres) as on_postgres:
+        yield {"SQLite": (on_sqlite, sqlite), "PostgreSQL": on_postgres}
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """SQL functions the two databases spell differently."""
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import BinaryExpression, ColumnElement, Select, SelectBase, String, bindparam, func, literal_column
@@ -7,6 +9,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.sql.selectable import TableValuedAlias
+
+from app.db.base import Json, Timestamp
 
 
 class _EachText(GenericFunction[Any]):
@@ -27,6 +31,18 @@ class _RowsOf(GenericFunction[Any]):
 class _TextAt(GenericFunction[str]):
     name = "saasbase_text_at"
     type = String()
+    inherit_cache = True
+
+
+class _JsonAt(GenericFunction[Any]):
+    name = "saasbase_json_at"
+    type = Json
+    inherit_cache = True
+
+
+class _MomentAt(GenericFunction[datetime]):
+    name = "saasbase_moment_at"
+    type = Timestamp()
     inherit_cache = True
 
 
@@ -67,7 +83,9 @@ def _within(element: _RowsOf, compiler: Any, options: dict[str, Any]) -> str:
 
 
 @compiles(_TextAt, "sqlite")
-def _text_at_in_sqlite(element: _TextAt, compiler: Any, **options: Any) -> str:
+@compiles(_JsonAt, "sqlite")
+@compiles(_MomentAt, "sqlite")
+def _text_at_in_sqlite(element: GenericFunction[Any], compiler: Any, **options: Any) -> str:
     array, index = (compiler.process(part, **options) for part in element.clauses)
     return f"json_extract({array}, '$[{index}]')"
 
@@ -76,6 +94,18 @@ def _text_at_in_sqlite(element: _TextAt, compiler: Any, **options: Any) -> str:
 def _text_at_in_postgresql(element: _TextAt, compiler: Any, **options: Any) -> str:
     array, index = (compiler.process(part, **options) for part in element.clauses)
     return f"({array} ->> {index})"
+
+
+@compiles(_JsonAt, "postgresql")
+def _json_at_in_postgresql(element: _JsonAt, compiler: Any, **options: Any) -> str:
+    array, index = (compiler.process(part, **options) for part in element.clauses)
+    return f"CAST({array} ->> {index} AS jsonb)"
+
+
+@compiles(_MomentAt, "postgresql")
+def _moment_at_in_postgresql(element: _MomentAt, compiler: Any, **options: Any) -> str:
+    array, index = (compiler.process(part, **options) for part in element.clauses)
+    return f"(CAST({array} ->> {index} AS timestamp) AT TIME ZONE 'UTC')"
 
 
 @compiles(_IsOneOf)
@@ -112,6 +142,26 @@ def rows_of(found: Select[Any], name: str) -> TableValuedAlias:
 def text_at(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
     """The text at a place of a JSON array."""
     return _TextAt(array, literal_column(str(index)))
+
+
+def json_at(array: ColumnElement[Any], index: int) -> ColumnElement[Any]:
+    """The JSON at a place of a JSON array, where it stands as ``written_json``: a column keeps it as it would keep the value itself."""
+    return _JsonAt(array, literal_column(str(index)))
+
+
+def written_json(value: Any) -> str | None:
+    """JSON as a text, in the spelling that columns have."""
+    return json.dumps(value, ensure_ascii=False) if value is not None else None
+
+
+def moment_at(array: ColumnElement[Any], index: int) -> ColumnElement[datetime]:
+    """The moment at a place of a JSON array, where it stands as ``written_moment``."""
+    return _MomentAt(array, literal_column(str(index)))
+
+
+def written_moment(value: datetime) -> str:
+    """A moment as a text, in the spelling that SQLite's columns have: in UTC, which it does not say."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def is_one_of(value: InstrumentedAttribute[Any], found: SelectBase) -> ColumnElement[bool]:

@@ -127,7 +127,8 @@ def _confine(organization_id: UUID, list_parameters: Mapping[str, Any], state: O
     statement = state.statement.options(*_criteria())
     if not state.is_select:
         state.update_execution_options(synchronize_session=False)  # there are no objects in the session to keep in step
-    _bind(state, {**list_parameters, _PIN: organization_id})
+    # To an update a parameter is a value for the column of that name: what a list asks for would overwrite whose row it is.
+    _bind(state, {**(list_parameters if state.is_select else {}), _PIN: organization_id})
     return state.invoke_statement(statement=statement)
 
 

@@ -1,6 +1,6 @@
 """Every error in one shape: ``application/problem+json`` (RFC 9457), with a stable ``code`` and the request's id."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ _CODES: Final = {
     500: "internal_error",
     507: "store_full",
 }
+_UNREADABLE: Final = "The request has values that cannot be accepted."
 MALFORMED_IS_400: Final = "x-malformed-is-400"
 RETRY_AFTER_SECONDS: Final = "1"
 MAX_POINTER: Final = 200
@@ -72,6 +73,14 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = Field(default=None, description="Which values are at fault (validation only).")
 
 
+class PartProblem(BaseModel):
+    """Why one part of a request was not done, where the others stand for themselves."""
+
+    code: str = Field(description="Stable name of the error, for programs.")
+    detail: str
+    errors: list[FieldProblem] | None = Field(default=None, description="Which values are at fault (validation only).")
+
+
 class ProblemResponse(JSONResponse):
     """The wire form of a problem."""
 
@@ -84,7 +93,7 @@ def problem_of(scope: Scope, error: Exception) -> Response:  # noqa: PLR0911 - o
         return _from_app_error(scope, error)
     if isinstance(error, RequestValidationError):
         status, code = (400, None) if malformed_is_400(scope.get("route")) else (422, "invalid")
-        return make_problem(scope, status, code, "The request has values that cannot be accepted.", fields=_fields(error))
+        return make_problem(scope, status, code, _UNREADABLE, fields=_fields(error.errors()))
     if isinstance(error, HTTPException):
         return make_problem(scope, error.status_code, None, str(error.detail), headers=dict(error.headers or {}))
     if isinstance(error, StoreFullError):
@@ -130,8 +139,25 @@ def make_problem(  # noqa: PLR0913 - the members of a problem
     return ProblemResponse(content, status, headers)
 
 
+def status_of(error: errors.AppError) -> int:
+    """The status that an error is answered with."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def part_problem(error: errors.AppError, *place: str | int) -> PartProblem:
+    """An error that concerns the part of the body at this place only; pointers in it are told from the body's top."""
+    detail, fields = _told_of(error)
+    below = [{**field, "pointer": _pointer_to(place) + field["pointer"]} for field in fields or ()]
+    return PartProblem(code=error.code, detail=detail, errors=[FieldProblem(**field) for field in below] or None)
+
+
+def unreadable_part(faults: Iterable[Mapping[str, Any]], *place: str | int) -> PartProblem:
+    """The same for a part that is not of its schema: pydantic's errors, whose places are told from the part."""
+    found = _fields({**fault, "loc": ("body", *place, *fault["loc"])} for fault in faults)
+    return PartProblem(code=errors.InvalidError.code, detail=_UNREADABLE, errors=[FieldProblem(**field) for field in found])
+
+
 def _from_app_error(scope: Scope, error: errors.AppError) -> Response:
-    status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
     headers = {}
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
@@ -139,17 +165,20 @@ def _from_app_error(scope: Scope, error: errors.AppError) -> Response:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.UnavailableError):
         headers["Retry-After"] = RETRY_AFTER_SECONDS
-    fields = None
-    detail = error.detail
-    if isinstance(error, errors.InvalidError):
-        fields = [{"pointer": error.pointer, "code": error.reason, "message": error.detail}]
-        detail = "The request has a value that cannot be accepted."
-    return make_problem(scope, status, error.code, detail, fields=fields, headers=headers)
+    detail, fields = _told_of(error)
+    return make_problem(scope, status_of(error), error.code, detail, fields=fields, headers=headers)
 
 
-def _fields(error: RequestValidationError) -> list[dict[str, str]]:
+def _told_of(error: errors.AppError) -> tuple[str, list[dict[str, str]] | None]:
+    if not isinstance(error, errors.InvalidError):
+        return error.detail, None
+    field = {"pointer": error.pointer, "code": error.reason, "message": error.detail}
+    return "The request has a value that cannot be accepted.", [field]
+
+
+def _fields(faults: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     # The guard and the handler may ask for the same parameter: told once.
-    found = {(_pointer(fault), fault["type"], str(fault["msg"]).removeprefix("Value error, ")): None for fault in error.errors()}
+    found = {(_pointer(fault), fault["type"], str(fault["msg"]).removeprefix("Value error, ")): None for fault in faults}
     return [{"pointer": pointer, "code": code, "message": message} for pointer, code, message in found]
 
 
@@ -157,11 +186,12 @@ def _pointer(fault: Mapping[str, Any]) -> str:
     place, *path = fault["loc"]
     if fault["type"] == "json_invalid":
         return ""  # FastAPI gives a place in the text, and that is no member of anything
-    if place == "body":
-        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
-    else:
-        pointer = ".".join(str(part) for part in fault["loc"])
+    pointer = _pointer_to(path) if place == "body" else ".".join(str(part) for part in fault["loc"])
     return pointer[:MAX_POINTER]  # the name of an unknown field is the caller's input
+
+
+def _pointer_to(path: Iterable[str | int]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 async def handle_error(request: Request, error: Exception) -> Response:

@@ -25,7 +25,7 @@ PUBLIC = {
 VERBS = {
     "GET": {"list", "read", "download", "export", "explain"},
     "POST": {
-        *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke", "import"),
+        *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke", "import", "record"),
         *("check", "explain", "list", "simulate", "evaluate", "search"),
     },
     "PATCH": {"update"},

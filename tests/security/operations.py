@@ -131,6 +131,8 @@ def _execution_cases() -> Iterator[Case]:
     one = "/executions/{execution_id}"
     new = _json(organization_id="{organization_id}", project_id="{project_id}", operation="tag")
     yield Case("start_execution", PROJECT, "/executions", 201, new)
+    batch = {"items": [{"op": "start", "operation": "tag"}, {"op": "complete", "execution_index": 0}]}
+    yield Case("record_executions", PROJECT, "/projects/{project_id}/executions/batch", 200, lambda _branch: {"json": batch})
     yield Case("import_spans", PROJECT, "/projects/{project_id}/otlp/v1/traces", 200, _json())
     yield Case("list_executions", None, "/executions")
     yield Case("list_executions_of_project", PROJECT, "/executions/by-project/{project_id}")
@@ -306,6 +308,7 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
             "add_execution_event",
             "create_audit_event",
             "import_spans",
+            "record_executions",
         }
     ),
     Action.EXECUTION_READ: frozenset(

@@ -30,6 +30,7 @@ class Stored(NamedTuple):
 
     id: UUID
     root_id: UUID
+    is_running: bool = False
 
 
 class Waiting(NamedTuple):

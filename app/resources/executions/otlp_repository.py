@@ -1,33 +1,29 @@
 """SQL of executions that come as spans: a handful of statements, however many spans."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Uuid, case, cast, insert, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Uuid, case, cast, select, tuple_, update
 
 from app.core.clock import now
 from app.core.errors import NotFoundError
 from app.db.functions import each_array, text_at
-from app.db.repository import Repository, violated_constraint
 from app.models import Execution, Organization
 from app.resources.executions.otlp_forest import Grafted, SpanKey, Stored, Waiting
+from app.resources.executions.repository import ExecutionRepository
+from app.resources.executions.schemas import ExecutionStatus
 
-_INSERTED_AT_ONCE: Final = 1000
-_COLUMNS: Final = {"metadata": "metadata_"}  # the declarative base keeps the other name for itself
 _ITEM: Final = each_array("asked").c.value
 # Spans are asked for by IN, never by a join: SQLite would read the organization's executions first, all of them.
 _ASKED: Final = select(text_at(_ITEM, 0), text_at(_ITEM, 1))
 
 
-class SpanRepository(Repository):
+class SpanRepository(ExecutionRepository):
     """Statements over ``executions`` that have a span's ids."""
 
-    model = Execution
-
-    async def lock(self, organization_id: UUID) -> None:
+    async def hold(self, organization_id: UUID) -> None:
         """Until the transaction ends nobody else takes in spans of the organization.
 
         Without this, two requests at once, one with a parent and one with its child, would each miss the other's span. Others
@@ -42,11 +38,12 @@ class SpanRepository(Repository):
 
     async def stored(self, keys: Collection[SpanKey]) -> tuple[set[SpanKey], Mapping[UUID, Mapping[SpanKey, Stored]]]:
         """Which of the spans the organization has; and what they are, project by project."""
-        columns = Execution.trace_id, Execution.span_id, Execution.id, Execution.root_execution_id, Execution.project_id
-        statement = select(*columns).where(tuple_(Execution.trace_id, Execution.span_id).in_(_ASKED))
+        key = Execution.trace_id, Execution.span_id
+        columns = *key, Execution.id, Execution.root_execution_id, Execution.project_id, Execution.status
+        statement = select(*columns).where(tuple_(*key).in_(_ASKED))
         by_project: dict[UUID, dict[SpanKey, Stored]] = {}
         for row in await self._session.execute(statement, {"asked": json.dumps(list(keys))}):
-            found = Stored(row.id, row.root_execution_id or row.id)
+            found = Stored(row.id, row.root_execution_id or row.id, row.status == ExecutionStatus.RUNNING)
             by_project.setdefault(row.project_id, {})[SpanKey(row.trace_id, row.span_id)] = found
         return {key for spans in by_project.values() for key in spans}, by_project
 
@@ -60,20 +57,6 @@ class SpanRepository(Repository):
         )
         rows = await self._session.execute(statement, {"asked": json.dumps(list(keys))})
         return [Waiting(row.id, SpanKey(row.trace_id, row.parent_span_id)) for row in rows]
-
-    async def insert_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows; parents stand before their children. A thousand at a time: other requests have their turn between.
-
-        Raises:
-            NotFoundError: the project is gone.
-            ConflictError: a span was stored by somebody who did not ``lock``.
-        """
-        for start in range(0, len(rows), _INSERTED_AT_ONCE):
-            values = [{_COLUMNS.get(name, name): value for name, value in row.items()} for row in rows[start : start + _INSERTED_AT_ONCE]]
-            try:
-                await self._session.execute(insert(Execution), values)
-            except IntegrityError as error:
-                raise self.conflict(violated_constraint(error)) from None
 
     async def graft(self, grafted: Collection[Grafted]) -> None:
         """Put stored trees below spans that have come after them: the roots get a parent, everything in the trees the new root."""

@@ -2,21 +2,22 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
 from app.authz.engine import Located
 from app.core.clock import now
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
+from app.resources.executions.lifecycle import record, starting
 from app.resources.executions.otlp_forest import SpanKey, Sprout, plant
 from app.resources.executions.otlp_mapping import Source, values_of
 from app.resources.executions.otlp_repository import SpanRepository
 from app.resources.executions.otlp_wire import SpanError, read_groups, write_answer
-from app.resources.executions.schemas import ExecutionStart
-from app.resources.executions.service import starting
+from app.resources.executions.schemas import ExecutionStatus, StartFields
 from app.unit_of_work import UnitOfWork
 
 MAX_TRACES_TOLD: Final = 20
@@ -37,13 +38,14 @@ class SpanService:
 
     def __init__(self, work: UnitOfWork) -> None:
         self._work = work
-        self._spans = SpanRepository(work.session)
+        self._spans = SpanRepository(work)
 
     async def import_(self, project: Located, unpack: Callable[[], bytes], media_type: str) -> bytes:
         """Store the spans of an export request as executions of the project; returns the answer to it.
 
-        A span the organization has already is taken for granted; one that cannot be accepted is counted in the answer, and the
-        others are stored. All in one transaction, with the same number of statements for one span as for 10,000.
+        A span the organization has already is taken for granted, but one that ran when it was sent before and has its end now
+        ends its execution, if that still runs. One that cannot be accepted is counted in the answer, and the others are stored.
+        All in one transaction, with the same number of statements for one span as for 10,000.
 
         Raises:
             BadRequestError: the body cannot be read.
@@ -56,14 +58,18 @@ class SpanService:
         return write_answer(media_type, batch.rejected)
 
     async def _store(self, project: Located, batch: Batch) -> None:
-        await self._spans.lock(project.organization_id)
+        await self._spans.hold(project.organization_id)
         parents = {parent for values in batch.spans.values() if (parent := _parent_of(values)) is not None}
         known, by_project = await self._spans.stored({*batch.spans, *parents})
+        stored = by_project.get(project.id, {})
+        await self._end(
+            project, {stored[key].id: values for key, values in batch.spans.items() if key in stored and stored[key].is_running}
+        )
         new = [Sprout(new_id(), key, _parent_of(values)) for key, values in batch.spans.items() if key not in known]
         if not new:
             return
         waiting = await self._spans.waiting_for([sprout.key for sprout in new], project.id)
-        planted, grafted = plant(new, by_project.get(project.id, {}), waiting)
+        planted, grafted = plant(new, stored, waiting)
         await self._spans.insert_all(self._rows(project, planted, batch))
         if grafted:
             await self._spans.graft(grafted)
@@ -76,8 +82,20 @@ class SpanService:
             trace_ids=list(dict.fromkeys(sprout.key.trace_id for sprout in new))[:MAX_TRACES_TOLD],
         )
 
+    async def _end(self, project: Located, told: Mapping[UUID, dict[str, Any]]) -> None:
+        """End those of the executions whose spans have ended. Somebody else may be faster: how they stand once locked is what counts."""
+        ended = {execution_id: values for execution_id, values in told.items() if values["ended_at"] is not None}
+        if not ended:
+            return
+        locked = await self._spans.lock(ended, project.id)
+        running = {execution_id: row for execution_id, row in locked.items() if row.status == ExecutionStatus.RUNNING}
+        if running:
+            await self._spans.end_all({execution_id: ended[execution_id] for execution_id in running})
+        for execution_id, row in running.items():
+            _record_end(self._work, row, ended[execution_id])
+
     def _rows(self, project: Located, planted: Sequence[Sprout], batch: Batch) -> list[dict[str, Any]]:
-        blank = ExecutionStart(organization_id=project.organization_id, project_id=project.id, operation="span")
+        blank = StartFields(operation="span")
         common = starting(self._work, project, blank, new_id(), None)
         return [
             {
@@ -92,7 +110,7 @@ class SpanService:
 
 
 def read_batch(unpack: Callable[[], bytes], media_type: str) -> Batch:
-    """Unpack, decode and map; of a span that is sent twice the first counts.
+    """Unpack, decode and map; of a span that is sent twice the first counts, or the first with an end.
 
     Raises:
         BadRequestError, TooLargeError: see ``SpanService.import_``.
@@ -108,8 +126,19 @@ def read_batch(unpack: Callable[[], bytes], media_type: str) -> Batch:
             except SpanError as error:
                 batch.rejected[str(error)] += 1
             else:
-                batch.spans.setdefault(SpanKey(values["trace_id"], values["span_id"]), values)
+                known = batch.spans.setdefault(SpanKey(values["trace_id"], values["span_id"]), values)
+                if known["ended_at"] is None and values["ended_at"] is not None:
+                    known.update(values)
     return batch
+
+
+def _record_end(work: UnitOfWork, row: Any, values: Mapping[str, Any]) -> None:
+    """Record the end of an execution as if it had been ended by a request of its own."""
+    if values["status"] == ExecutionStatus.COMPLETED:
+        record(work, AuditAction.EXECUTION_COMPLETED, row)
+        return
+    error = {name: values["metadata"].get(name) for name in ("error_code", "error_message")}
+    record(work, AuditAction.EXECUTION_FAILED, row, **error)
 
 
 def _parent_of(values: dict[str, Any]) -> SpanKey | None:

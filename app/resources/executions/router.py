@@ -13,6 +13,8 @@ from app.http.routes import Routes
 from app.http.schemas import CorrelationId, CursorPageRead, PageRead, show_page
 from app.http.targets import TheExecution, TheProject, everything, the_execution, the_project
 from app.models import Project
+from app.resources.executions.batch_schemas import BatchResult, BatchResults, ExecutionBatch
+from app.resources.executions.batch_service import BatchService
 from app.resources.executions.otlp_schemas import ANSWERS, BODY
 from app.resources.executions.otlp_service import SpanService
 from app.resources.executions.otlp_wire import MAX_BYTES, MAX_PACKED_BYTES
@@ -40,6 +42,11 @@ async def open_executions(work: Work) -> ExecutionService:
     return ExecutionService(work)
 
 
+async def open_batches(work: Work) -> BatchService:
+    """The rules of batches for this request."""
+    return BatchService(work)
+
+
 async def open_spans(work: Work) -> SpanService:
     """The rules of spans for this request."""
     return SpanService(work)
@@ -51,6 +58,7 @@ async def the_projected(new: ExecutionStart, work: Work) -> Located:
 
 
 Executions = Annotated[ExecutionService, Depends(open_executions)]
+Batches = Annotated[BatchService, Depends(open_batches)]
 Spans = Annotated[SpanService, Depends(open_spans)]
 
 
@@ -63,6 +71,18 @@ async def start_execution(
     You are its actor. End it with `/complete` or `/fail`.
     """
     return await executions.start(project, new)
+
+
+@routes.post("/projects/{project_id}/executions/batch", allow=Action.EXECUTION_CREATE, on=the_project, status_code=200)
+async def record_executions(project: TheProject, batch: ExecutionBatch, executions: Batches) -> BatchResults:
+    """Start and end up to 500 executions of a project at once, in the order of the items.
+
+    Each item has an answer of its own, the same as if it came alone: one that cannot be done leaves the others as they are. All
+    that can be done becomes durable together. An item may name an execution that an earlier one starts by that item's place:
+    `parent_index`, `execution_index`. A parent that is named by its id may lie in another project of the organization.
+    """
+    outcomes = await executions.take(project, batch.told)
+    return BatchResults(results=[BatchResult.of(index, outcome) for index, outcome in enumerate(outcomes)])
 
 
 @routes.get("/executions", allow=Action.EXECUTION_READ, on=everything)
@@ -159,19 +179,19 @@ async def list_execution_events(
 @routes.post("/executions/{execution_id}/complete", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
 async def complete_execution(execution: TheExecution, result: ExecutionComplete, executions: Executions) -> ExecutionRead:
     """End an execution well. An ended execution stays as it ended."""
-    return await executions.complete(execution, result)
+    return await executions.end(execution, result)
 
 
 @routes.post("/executions/{execution_id}/fail", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
 async def fail_execution(execution: TheExecution, error: ExecutionFail, executions: Executions) -> ExecutionRead:
     """End an execution badly. An ended execution stays as it ended."""
-    return await executions.fail(execution, error)
+    return await executions.end(execution, error)
 
 
 @routes.post("/executions/{execution_id}/cancel", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)
 async def cancel_execution(execution: TheExecution, asked: ExecutionCancel, executions: Executions) -> ExecutionRead:
     """End an execution that is no longer wanted. An ended execution stays as it ended."""
-    return await executions.cancel(execution, asked)
+    return await executions.end(execution, asked)
 
 
 @routes.post("/executions/{execution_id}/heartbeat", allow=Action.EXECUTION_CREATE, on=the_execution, status_code=200)

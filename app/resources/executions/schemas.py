@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from app.core.resources import ResourceType
+from app.core.resources import ResourceRef, ResourceType
 from app.core.text import is_storable
 from app.http.schemas import (
     ActorRef,
@@ -77,7 +77,7 @@ class ExecutionKind(StrEnum):
 
 
 class Usage(Command):
-    """Tokens that were used."""
+    """Tokens that were used, with or without those of the executions below: totals count them once."""
 
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
@@ -88,7 +88,7 @@ class Usage(Command):
 
 
 class Cost(Command):
-    """What it cost."""
+    """What it cost by itself, without the executions below it: totals add up every cost."""
 
     amount: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9), PlainSerializer("{:f}".format, return_type=str)]
     """A decimal number, answered as text so that nothing is rounded."""
@@ -96,11 +96,9 @@ class Cost(Command):
     """ISO 4217."""
 
 
-class ExecutionStart(Command):
-    """Something begins to run."""
+class StartFields(Command):
+    """What is told of an execution that begins, wherever it begins."""
 
-    organization_id: UUID
-    project_id: UUID
     operation: Name
     """What runs."""
     target_type: ResourceType | None = None
@@ -131,6 +129,18 @@ class ExecutionStart(Command):
         if (self.target_type is None) != (self.target_id is None):
             raise ValueError("target_type and target_id are given together or not at all")
         return self
+
+    @property
+    def target(self) -> ResourceRef | None:
+        """What it works on."""
+        return ResourceRef(self.target_type, self.target_id) if self.target_type is not None and self.target_id is not None else None
+
+
+class ExecutionStart(StartFields):
+    """Something begins to run."""
+
+    organization_id: UUID
+    project_id: UUID
 
 
 class _Ending(Command):

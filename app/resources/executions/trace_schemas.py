@@ -16,8 +16,9 @@ class Totals(Schema):
     depth: int
     """Levels below the top."""
     usage: Usage
+    """Each token once: an execution counts with what it tells itself or with what those below it tell together, whichever is more."""
     costs: list[Cost]
-    """One for each currency."""
+    """One for each currency: the sum of what each execution tells."""
 
 
 class _Traced(Schema):

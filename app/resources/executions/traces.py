@@ -99,19 +99,25 @@ class Sums:
     depth: int = 0
 
     @classmethod
-    def of(cls, row: Any) -> Self:
-        """Those of one execution alone."""
-        tokens = Counter({name: (row.usage or {}).get(name, 0) for name in _COUNTED})
-        costs = defaultdict(Decimal, {row.cost["currency"]: Decimal(row.cost["amount"])} if row.cost is not None else {})
-        return cls(Counter([row.status]), tokens, costs)
+    def of(cls, row: Any, below: Sequence["Sums"]) -> Self:
+        """Those of an execution with the sums of its children.
 
-    def absorb(self, below: "Sums") -> None:
-        """Add those of a child."""
-        self.statuses.update(below.statuses)
-        self.tokens.update(below.tokens)
-        for currency, amount in below.costs.items():
-            self.costs[currency] += amount
-        self.depth = max(self.depth, below.depth + 1)
+        Tokens are counted once: an execution has used what it tells itself or what those below it tell together, whichever is
+        more. The conventions of OpenTelemetry put ``gen_ai.usage.*`` on the span of a model call and on that of the agent which
+        made it, and most instrumentations give the agent the sum of its calls, without a mark that says so. The agent's own word
+        counts where its calls are not there to be counted. What something cost is told by applications, each for itself: all of
+        it is added up.
+        """
+        statuses, counted = Counter([row.status]), Counter[str]()
+        costs = defaultdict(Decimal, {row.cost["currency"]: Decimal(row.cost["amount"])} if row.cost is not None else {})
+        for sums in below:
+            statuses.update(sums.statuses)
+            counted.update(sums.tokens)
+            for currency, amount in sums.costs.items():
+                costs[currency] += amount
+        told = row.usage or {}
+        tokens = Counter({name: max(told.get(name, 0), counted[name]) for name in _COUNTED})
+        return cls(statuses, tokens, costs, depth=max((sums.depth + 1 for sums in below), default=0))
 
     def told(self) -> Totals:
         """The wire form."""
@@ -128,9 +134,7 @@ def sum_up(nodes: Sequence[Node]) -> dict[UUID, Sums]:
     """The sums of every execution of a trace; each is added to its parent's once."""
     sums: dict[UUID, Sums] = {}
     for node in reversed(nodes):
-        sums[node.row.id] = Sums.of(node.row)
-        for child in node.children:
-            sums[node.row.id].absorb(sums[child.row.id])
+        sums[node.row.id] = Sums.of(node.row, [sums[child.row.id] for child in node.children])
     return sums
 
 

@@ -1,0 +1,57 @@
+"""What executions that start may name: executions to hang below, and things to work on. Looked up once, for one start or for many."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.authz.engine import Located
+from app.core.errors import ForbiddenError, InvalidError
+from app.core.permissions import Action
+from app.core.resources import ResourceRef
+from app.resources.executions.repository import ExecutionRepository
+from app.resources.executions.schemas import StartFields
+from app.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Parents that may be named, each with the root of its tree; and targets."""
+
+    roots: Mapping[UUID, UUID]
+    targets: AbstractSet[ResourceRef]
+
+    def root_for(self, new: StartFields) -> UUID | None:
+        """The root of the tree that an execution joins; none when it names no parent.
+
+        Raises:
+            InvalidError: its parent or its target is not where it has to be.
+        """
+        if new.parent_execution_id is not None and new.parent_execution_id not in self.roots:
+            raise InvalidError("names no execution of this organization", pointer="/parent_execution_id")
+        if new.target is not None and new.target not in self.targets:
+            raise InvalidError("names nothing in this project", pointer="/target_id")
+        return self.roots[new.parent_execution_id] if new.parent_execution_id is not None else None
+
+
+async def look_around(work: UnitOfWork, project: Located, starts: Sequence[StartFields]) -> Surroundings:
+    """What these starts name and may name: a parent in the organization that the caller may read, a target in the project or above.
+
+    At most three statements, however many starts.
+    """
+    executions = ExecutionRepository(work)
+    parents = {new.parent_execution_id for new in starts if new.parent_execution_id is not None}
+    targets = {new.target for new in starts if new.target is not None}
+    return Surroundings(
+        await executions.roots_of(parents) if parents and _may_read(work) else {},
+        {*project.scopes, *await executions.things_in(project.id, targets)},
+    )
+
+
+def _may_read(work: UnitOfWork) -> bool:
+    """Whether the caller's credential lets it read executions at all; where, the statement itself decides."""
+    try:
+        work.confine_lists(Action.EXECUTION_READ)
+    except ForbiddenError:
+        return False
+    return True
