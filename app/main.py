@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api import RESOURCES
+from app.audit.chain import ChainKeys
 from app.audit.denials import DeniedAttempts
 from app.authn.api_keys import KeyVerifier
 from app.authn.bearer import KeyOrTokenVerifier
@@ -116,6 +117,11 @@ def make_openfga_client(settings: Settings, *, needs_store: bool = True) -> Open
     )
 
 
+def make_chain_keys(settings: Settings) -> ChainKeys:
+    """The keys that the audit trail is sealed and verified with."""
+    return ChainKeys(settings.audit.key.get_secret_value(), (key.get_secret_value() for key in settings.audit.previous_keys))
+
+
 async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
@@ -152,7 +158,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         try:
             await prepare_schema(runtime.context.database)
             await runtime.store.open()
-            async with run_jobs(runtime.context, runtime.store, runtime.key_uses, plan):
+            async with run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan):
                 yield
         finally:
             await runtime.context.policy.aclose()
@@ -200,6 +206,7 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
         tokens=tokens,
         key_uses=keys.uses,
         pepper=pepper,
+        chain_keys=make_chain_keys(settings),
         store=make_store(settings),
         resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, bearer),
         trust=trust,

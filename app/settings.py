@@ -9,7 +9,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
@@ -18,6 +28,7 @@ from app.core.issuers import Issuer, SigningAlgorithm, require_distinct
 
 PREFIX = "SAASBASE_"
 MAX_SECONDS = 366 * 86400
+MAX_DAYS = 36500
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
@@ -145,6 +156,26 @@ class ApiKeySettings(Section):
     """false = failed attempts slow nobody; for a load balancer that shows all callers under one address."""
 
 
+class AuditSettings(Section):
+    """The audit trail: what its hash chain is made with, and how long events are kept."""
+
+    key: SecretStr = Field(default=SecretStr("development"), min_length=1)
+    """Secret that the hash chain is made with. Set your own in production, keep it, and keep it away from the database."""
+    previous_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Comma-separated secrets that were the key before; what was sealed with them is verified with them."""
+    min_retention_days: int = Field(default=0, ge=0, le=MAX_DAYS)
+    """Events younger than this cannot be pruned, by nobody; 0 = all can."""
+    retention_days: int = Field(default=0, ge=0, le=MAX_DAYS)
+    """Events older than this are pruned every day where the organization has not chosen otherwise; 0 = they are kept for ever."""
+
+    @field_validator("retention_days")
+    @classmethod
+    def _not_below_the_minimum(cls, value: int, info: ValidationInfo) -> int:
+        if 0 < value < info.data.get("min_retention_days", 0):
+            raise ValueError("must not be less than SAASBASE_AUDIT__MIN_RETENTION_DAYS")
+        return value
+
+
 class JwtSettings(Section):
     """Tokens of OpenID Connect and OAuth issuers."""
 
@@ -268,6 +299,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     actor: ActorSettings = ActorSettings()
     api_keys: ApiKeySettings = ApiKeySettings()
+    audit: AuditSettings = AuditSettings()
     authz: AuthorizationSettings = AuthorizationSettings()
     jwt: JwtSettings = JwtSettings()
     organizations: OrganizationSettings = OrganizationSettings()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from app.audit.chain import ChainKeys
 from app.authn.api_keys import KeyUses
 from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
@@ -22,6 +23,7 @@ class Runtime:
     tokens: JwtVerifier | None
     key_uses: KeyUses
     pepper: bytes = field(repr=False)
+    chain_keys: ChainKeys
     trust: ProxyTrust
     base_path: str
     max_body_bytes: int
