@@ -1,23 +1,17 @@
 """The ``saasbase`` command."""
 
-import asyncio
 import json
 import signal
 import sys
-import threading
-from collections.abc import Coroutine
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated
 
 import typer
 
-from app.db.engine import DatabaseURLError
-from app.db.migrations import SchemaVersionError
-from app.db.roles import DatabaseRoleError
-from app.settings import LogFormat, Settings, SettingsError, load_settings
+from app.console import fail, read_settings, run
+from app.settings import Settings
 
-Result = TypeVar("Result")
 STORE_NAME = "saasbase"
 
 cli = typer.Typer(
@@ -31,6 +25,8 @@ authz = typer.Typer(
     help="OpenFGA as policy engine: its model, its store, and whether the store holds what the database holds.", no_args_is_help=True
 )
 cli.add_typer(authz, name="authz")
+audit = typer.Typer(help="The audit trail: whether it is as it was written.", no_args_is_help=True)
+cli.add_typer(audit, name="audit")
 
 
 @cli.command()
@@ -46,7 +42,7 @@ def serve(
     from app.observability.metrics import shared_folder
     from app.settings import AuthorizationEngine
 
-    settings = _settings()
+    settings = read_settings()
 
     async def prepare() -> None:
         if settings.authz.engine is AuthorizationEngine.OPENFGA:
@@ -59,7 +55,7 @@ def serve(
             await database.aclose()
             await store.aclose()
 
-    _run(prepare())
+    run(prepare())
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
     # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
@@ -89,7 +85,7 @@ def migrate(
     from app.db.migrations import head_version
     from app.main import migrate_database
 
-    new = _run(migrate_database(_settings(), with_roles=create_roles))
+    new = run(migrate_database(read_settings(), with_roles=create_roles))
     print(f"schema is at {head_version()}")
     for name in new:
         print(f"created the role {name}")
@@ -103,7 +99,7 @@ def sweep(
     from app.blobs.sweeper import sweep as run_sweep
     from app.main import make_database, make_store, prepare_schema
 
-    settings = _settings()
+    settings = read_settings()
     age = settings.storage.sweep_min_age_seconds if min_age is None else min_age
 
     async def sweep_once() -> str:
@@ -117,7 +113,7 @@ def sweep(
             await store.aclose()
         return f"examined {found.examined}, removed {found.removed}"
 
-    print(_run(sweep_once()))
+    print(run(sweep_once()))
 
 
 @authz.command("model")
@@ -134,7 +130,7 @@ def set_up_store(name: Annotated[str, typer.Option(help="Name of the store when 
     from app.authz.reconcile import set_up
     from app.main import make_openfga_client
 
-    settings = _settings()
+    settings = read_settings()
 
     async def set_up_once() -> tuple[str, str]:
         client = make_openfga_client(settings, needs_store=False)
@@ -143,7 +139,7 @@ def set_up_store(name: Annotated[str, typer.Option(help="Name of the store when 
         finally:
             await client.aclose()
 
-    store_id, model_id = _run(set_up_once())
+    store_id, model_id = run(set_up_once())
     print(f"SAASBASE_AUTHZ__OPENFGA__STORE_ID={store_id}\nSAASBASE_AUTHZ__OPENFGA__MODEL_ID={model_id}")
 
 
@@ -154,7 +150,7 @@ def reconcile_store(dry_run: Annotated[bool, typer.Option("--dry-run", help="Onl
     from app.authz.reconcile import Reconciliation, reconcile
     from app.main import make_database, make_openfga_client, prepare_schema
 
-    settings = _settings()
+    settings = read_settings()
 
     async def reconcile_once() -> Reconciliation:
         client, database = make_openfga_client(settings), make_database(settings)
@@ -165,65 +161,42 @@ def reconcile_store(dry_run: Annotated[bool, typer.Option("--dry-run", help="Onl
             await database.aclose()
             await client.aclose()
 
-    found = _run(reconcile_once())
+    found = run(reconcile_once())
     print(f"compared {found.compared}, missing {found.missing}, too many {found.excess}, with another end {found.different}")
     if found.unsent:
-        _fail(f"{found.unsent} changes are not sent yet")
+        fail(f"{found.unsent} changes are not sent yet")
+
+
+@audit.command("verify")
+def verify_chains(
+    organization: Annotated[str | None, typer.Option(help="Slug or id of one organization; all when absent.")] = None,
+) -> None:
+    """Verify the chain of every organization, deleted ones included: one line each, and status 1 when one is broken."""
+    from app.audit.report import UnknownOrganizationError, report
+    from app.main import make_chain_keys, make_database, prepare_schema
+
+    settings = read_settings()
+
+    async def verify_all() -> bool:
+        database, is_whole = make_database(settings), True
+        try:
+            await prepare_schema(database)
+            async for found in report(database, make_chain_keys(settings), organization):
+                print(found.line, flush=True)
+                is_whole = is_whole and found.ok
+        except UnknownOrganizationError as error:
+            fail(str(error))
+        finally:
+            await database.aclose()
+        return is_whole
+
+    if not run(verify_all()):
+        raise SystemExit(1)
 
 
 def main() -> None:
     """Run the command line."""
     cli()
-
-
-def _settings() -> Settings:
-    from app.observability.logging import configure_logging
-
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        _fail(str(error))
-    is_terminal = sys.stderr.isatty()
-    as_json = settings.log.format is LogFormat.JSON or (settings.log.format is LogFormat.AUTO and not is_terminal)
-    configure_logging(settings.log.level, as_json=as_json)
-    return settings
-
-
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    from alembic.util import CommandError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from app.authz.openfga_client import OpenFGAError
-    from app.blobs.store import BlobStoreError
-
-    try:
-        return asyncio.run(_settled(work))
-    except (DatabaseURLError, SchemaVersionError, DatabaseRoleError, SettingsError) as error:
-        _fail(str(error))
-    except OpenFGAError as error:
-        _fail(f"OpenFGA (SAASBASE_AUTHZ__OPENFGA__URL) {error}")
-    except CommandError as error:  # a version this release does not know: the database was migrated by a newer one
-        _fail(f"the schema cannot be migrated: {error}")
-    except BlobStoreError as error:
-        _fail(f"documents cannot be stored (SAASBASE_STORAGE__LOCAL__BASE_PATH): {error}")
-    except (SQLAlchemyError, OSError) as error:
-        _fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
-
-
-async def _settled(work: Coroutine[Any, Any, Result]) -> Result:
-    """Wait for aiosqlite's threads: after a failed open one answers once more, and complains loudly when the loop is closed."""
-    try:
-        return await work
-    finally:
-        for thread in threading.enumerate():
-            if "_connection_worker_thread" in thread.name:
-                await asyncio.to_thread(thread.join, 1)
-
-
-def _fail(text: str) -> NoReturn:
-    for line in text.splitlines():
-        print(f"saasbase: {line}", file=sys.stderr)
-    raise SystemExit(1)
 
 
 def _greeting(settings: Settings, host: str, port: int) -> str:

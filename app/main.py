@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from app.api import RESOURCES
 from app.audit.chain import ChainKeys
 from app.audit.denials import DeniedAttempts
+from app.audit.retention import RetentionRules
 from app.authn.api_keys import KeyVerifier
 from app.authn.bearer import KeyOrTokenVerifier
 from app.authn.guesses import GuessLimiter
@@ -151,7 +152,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     runtime = _make_runtime(settings, actor_resolver)
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
     _require_guards(routes)
-    plan = JobPlan(timedelta(seconds=settings.storage.sweep_min_age_seconds), settings.storage.sweep_interval_seconds)
+    sweep_min_age = timedelta(seconds=settings.storage.sweep_min_age_seconds)
+    plan = JobPlan(sweep_min_age, settings.storage.sweep_interval_seconds, runtime.retention)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -207,6 +209,7 @@ def _make_runtime(settings: Settings, actor_resolver: ActorResolver | None) -> R
         key_uses=keys.uses,
         pepper=pepper,
         chain_keys=make_chain_keys(settings),
+        retention=RetentionRules(settings.audit.min_retention_days, settings.audit.retention_days),
         store=make_store(settings),
         resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, bearer),
         trust=trust,

@@ -63,7 +63,7 @@ class ChainKeys:
     def have_signed(self, model: type[Base], row: Any) -> bool:
         """Whether one of the keys has signed a row, and nothing of it was changed since."""
         key = self.find(row.key_id)
-        return key is not None and hmac.compare_digest(_mac(key, model, row._mapping).encode(), row.mac.encode())  # noqa: SLF001 - its public name
+        return key is not None and hmac.compare_digest(_mac(key, model, row._mapping).encode(), str(row.mac).encode())  # noqa: SLF001 - its public name
 
 
 def _id_of(key: bytes) -> str:

@@ -63,7 +63,7 @@ class Sealer:
             try:
                 while count := await self._seal_batch(organization_id):
                     sealed += count
-            except (BrokenChainError, IntegrityError) as error:  # the second: somebody has taken the next position
+            except BrokenChainError as error:
                 if organization_id not in self._broken:
                     self._broken.add(organization_id)
                     _log.error("the audit chain of organization %s is broken, nothing more of it is sealed: %s", organization_id, error)
@@ -99,12 +99,18 @@ class Sealer:
             if not rows:
                 return 0
             places = await self._place(rows, head.position, head.hash)
-            await connection.execute(_seal_statement(), {"places": json.dumps(places), "signed_with": self._keys.current_id})
+            await self._write_places(connection, places)
             _, position, hash_ = places[-1]
             moved = {"organization_id": organization_id, "position": position, "hash": hash_, "sealed_at": now()}
             statement = update(_HEADS).where(_HEADS.c.organization_id == organization_id)
             await connection.execute(statement.values(self._keys.sign(AuditChain, moved)))
         return len(rows)
+
+    async def _write_places(self, connection: AsyncConnection, places: list[tuple[str, int, str]]) -> None:
+        try:
+            await connection.execute(_seal_statement(), {"places": json.dumps(places), "signed_with": self._keys.current_id})
+        except IntegrityError:
+            raise BrokenChainError("an event stands where none was sealed yet") from None
 
     async def _lock_head(self, connection: AsyncConnection, organization_id: UUID) -> Row[Any] | None:
         of_it = select(_HEADS).where(_HEADS.c.organization_id == organization_id)

@@ -17,12 +17,18 @@ ALLOWED = {
         "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
         "app/authz/outbox.py": "asks which organizations have changes to send",
         "app/audit/sealer.py": "asks which organizations have events to seal, and which chains have moved",
+        "app/audit/report.py": "lists the organizations that have a trail, for the command line",
         "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
         "app/resources/executions/deadlines.py": "asks which tenants have executions past their deadline",
+        "app/resources/audit_events/retention.py": "asks which tenants have events past their retention",
         "app/blobs/disk.py": "the blob store's method of the same name",
         "app/blobs/store.py": "the blob store's method of the same name",
         "app/resources/documents/service.py": "the blob store's method of the same name",
+    },
+    "open_snapshot": {
+        "app/db/snapshot.py": "defines it",
+        "app/audit/verification.py": "reads one chain as of one moment, confined to its organization",
     },
     "__table__": {
         "app/authz/builtin.py": "the policy engine's statements run before a tenant is pinned",
@@ -36,11 +42,14 @@ ALLOWED = {
         "app/blobs/sweeper.py": "selects addresses of contents of every tenant",
         "app/audit/chain.py": "names the columns that are hashed and signed, runs nothing",
         "app/audit/sealer.py": "seals the events of every tenant, organization by organization",
+        "app/audit/report.py": "lists the organizations that have a trail, for the command line",
+        "app/audit/verification.py": "reads one chain in a snapshot, which a session of the fence does not offer",
         "app/db/repository.py": "reads a column's name, runs nothing",
     },
     "open_system_work": {
         "app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant",
         "app/resources/executions/deadlines.py": "ends executions past their deadline tenant by tenant",
+        "app/resources/audit_events/retention.py": "prunes events past their retention tenant by tenant",
     },
     "text": {
         "app/db/engine.py": "SELECT 1",
@@ -52,6 +61,7 @@ ALLOWED = {
     },
     "exec_driver_sql": {
         "app/db/engine.py": "BEGIN IMMEDIATE",
+        "app/db/snapshot.py": "BEGIN, on SQLite",
         "app/db/roles.py": "makes roles, grants and policies, which take no parameters",
     },
     "writer": {
@@ -71,6 +81,8 @@ ALLOWED = {
         "app/main.py": "names the role that is to be made",
         "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
         "app/authz/outbox.py": "sends the changes of every tenant",
+        "app/audit/report.py": "verifies the chain of every tenant",
+        "app/resources/audit_events/retention.py": "asks which tenants have events past their retention",
         "app/audit/sealer.py": "seals the events of every tenant: the role of requests cannot change one",
         "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
@@ -80,13 +92,19 @@ ALLOWED = {
     "use_jobs_role": {
         "app/unit_of_work.py": "defines it",
         "app/resources/audit_events/repository.py": "the role of requests removes no events",
+        "app/resources/audit_events/retention.py": "removes events",
     },
     "confine": {
         "app/db/confinement.py": "defines it",
         "app/db/engine.py": "confines a read",
+        "app/db/snapshot.py": "confines reads that belong together",
         "app/db/tenancy.py": "confines each transaction of a session",
     },
-    "reader": {"app/db/engine.py": "defines it", "app/unit_of_work.py": "opens the fenced session on it"},
+    "reader": {
+        "app/db/engine.py": "defines it",
+        "app/db/snapshot.py": "reads of one moment, confined like single ones",
+        "app/unit_of_work.py": "opens the fenced session on it",
+    },
     "pin": {
         "app/unit_of_work.py": "admits a caller to the tenant of what it located",
         "app/db/tenancy.py": "holds it",

@@ -1,0 +1,67 @@
+"""What every command does: reads the settings, runs its work, and says in one line what went wrong."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Coroutine
+from typing import Any, NoReturn, TypeVar
+
+from app.db.engine import DatabaseURLError
+from app.db.migrations import SchemaVersionError
+from app.db.roles import DatabaseRoleError
+from app.settings import LogFormat, Settings, SettingsError, load_settings
+
+Result = TypeVar("Result")
+
+
+def read_settings() -> Settings:
+    """The settings, after logging is configured as they say; ends the command when they cannot be used."""
+    from app.observability.logging import configure_logging
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        fail(str(error))
+    is_terminal = sys.stderr.isatty()
+    as_json = settings.log.format is LogFormat.JSON or (settings.log.format is LogFormat.AUTO and not is_terminal)
+    configure_logging(settings.log.level, as_json=as_json)
+    return settings
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run the work of a command to its end; what the user can do something about ends it with one line."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.authz.openfga_client import OpenFGAError
+    from app.blobs.store import BlobStoreError
+
+    try:
+        return asyncio.run(_settled(work))
+    except (DatabaseURLError, SchemaVersionError, DatabaseRoleError, SettingsError) as error:
+        fail(str(error))
+    except OpenFGAError as error:
+        fail(f"OpenFGA (SAASBASE_AUTHZ__OPENFGA__URL) {error}")
+    except CommandError as error:  # a version this release does not know: the database was migrated by a newer one
+        fail(f"the schema cannot be migrated: {error}")
+    except BlobStoreError as error:
+        fail(f"documents cannot be stored (SAASBASE_STORAGE__LOCAL__BASE_PATH): {error}")
+    except (SQLAlchemyError, OSError) as error:
+        fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
+
+
+async def _settled(work: Coroutine[Any, Any, Result]) -> Result:
+    """Wait for aiosqlite's threads: after a failed open one answers once more, and complains loudly when the loop is closed."""
+    try:
+        return await work
+    finally:
+        for thread in threading.enumerate():
+            if "_connection_worker_thread" in thread.name:
+                await asyncio.to_thread(thread.join, 1)
+
+
+def fail(text: str) -> NoReturn:
+    """End the command with status 1."""
+    for line in text.splitlines():
+        print(f"saasbase: {line}", file=sys.stderr)
+    raise SystemExit(1)
