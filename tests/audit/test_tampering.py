@@ -53,6 +53,16 @@ async def test_a_column_that_was_emptied_is_found(column: str, chain: Chain) -> 
     assert await chain.broken_at() == (5, "missing" if column == "position" else "altered")
 
 
+async def test_an_empty_text_is_not_the_same_as_none(chain: Chain) -> None:
+    await chain.add(1, correlation_id=None, on_behalf_of="")
+    await chain.seal()
+    for change in ({"correlation_id": ""}, {"on_behalf_of": None}, {"correlation_id": "", "on_behalf_of": None}):
+        await chain.tamper(update(EVENTS).where(EVENTS.c.position == 11).values(change))
+        assert await chain.broken_at() == (11, "altered")
+        await chain.tamper(update(EVENTS).where(EVENTS.c.position == 11).values(correlation_id=None, on_behalf_of=""))
+        assert await chain.broken_at() is None
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("column", [column.name for column in EVENTS.columns if column.name != "position"])
 async def test_a_value_that_its_column_could_not_hold_is_found(column: str, chain: Chain) -> None:
@@ -210,3 +220,26 @@ async def test_nothing_is_sealed_on_a_broken_head_and_others_go_on(chain: Chain,
     unsigned = {**place, "key_id": chain.keys.current_id, "mac": "0" * 64}
     await chain.tamper(insert(HEADS).values(unsigned), delete(CHECKPOINTS))
     assert await chain.write_checkpoints() == 1, "the other's: no checkpoint is made of a head that nobody has signed"
+
+
+async def test_a_chain_without_a_head_does_not_begin_anew(chain: Chain) -> None:
+    await chain.tamper(delete(HEADS), delete(EVENTS).where(EVENTS.c.position <= 3))
+    await chain.add(1)
+    assert await chain.seal() == 0, "it would fill the place of one that is gone"
+    assert await chain.rows(HEADS) == []
+    assert await chain.broken_at() == (1, "head")
+
+
+async def test_the_head_of_another_future_of_the_chain_is_not_its_head(database_url: str) -> None:
+    async with open_chain(database_url, 7) as chain:
+        heads = []
+        for _ in range(2):
+            heads.append(dict((await chain.rows(HEADS))[0]))
+            await chain.add(3)
+            await chain.seal()
+        await chain.tamper(delete(CHECKPOINTS), delete(EVENTS).where(EVENTS.c.position > 7), update(HEADS).values(heads[0]))
+        await chain.add(3)
+        await chain.seal()
+        assert await chain.broken_at() is None
+        await chain.tamper(update(HEADS).values(heads[1]))
+        assert await chain.broken_at() == (10, "head")
