@@ -16,7 +16,7 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.audit.chain import HASHED, ChainKeys, first_hash, link, raw_columns
+from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link, raw_columns
 from app.core.clock import now
 from app.core.identifiers import new_id
 from app.db.engine import Database
@@ -26,8 +26,6 @@ from app.models import AuditChain, AuditCheckpoint, AuditEvent
 _log = logging.getLogger(__name__)
 
 BATCH: Final = 1000
-# Hashed at one go: nothing in this process waits longer than that takes.
-STRIDE: Final = 100
 CHECKPOINT_EVERY: Final = timedelta(hours=1)
 
 _EVENTS: Final = cast("Table", AuditEvent.__table__)

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, String, Table, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.audit.chain import HASHED, ChainKeys, first_hash, link, raw_columns
+from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link, raw_columns
 from app.audit.findings import Break, BreakKind, Place, SealedThrough, Verification
 from app.db.base import Base
 from app.db.confinement import Tenants
@@ -20,8 +20,6 @@ from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap
 
 MAX_POSITIONS: Final = 100_000
 CHUNK: Final = 500
-# Hashed at one go: nothing in this process waits longer than that takes.
-STRIDE: Final = 100
 
 _EVENTS: Final = cast("Table", AuditEvent.__table__)
 _HEADS: Final = cast("Table", AuditChain.__table__)
