@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import authorization, inspection, keys, serving
+from app.cli import auditing, authorization, inspection, keys, serving
 
 cli = typer.Typer(
     name="saasbase",
@@ -14,6 +14,7 @@ cli = typer.Typer(
 for command in (serving.serve, serving.migrate, keys.bootstrap, serving.sweep, inspection.doctor):
     cli.command()(command)
 cli.add_typer(keys.commands, name="keys")
+cli.add_typer(auditing.commands, name="audit")
 cli.add_typer(authorization.commands, name="authz")
 cli.add_typer(inspection.config, name="config")
 cli.add_typer(inspection.openapi, name="openapi")

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from app.audit.chain import ChainKeys
+from app.audit.retention import RetentionRules
+from app.audit.sealer import Sealer
 from app.authn.api_keys import KeyUses
 from app.authz.outbox import Outbox
 from app.blobs.store import BlobStore
 from app.blobs.sweeper import sweep
 from app.observability.metrics import CONNECTIONS_IN_USE, CONNECTIONS_LIMIT
+from app.resources.audit_events.retention import prune_expired
 from app.resources.executions.deadlines import end_overdue
 from app.unit_of_work import WorkContext, write_denials
 
@@ -22,6 +26,9 @@ DENIAL_INTERVAL_SECONDS: Final = 1.0
 KEY_USE_INTERVAL_SECONDS: Final = 2.0
 OUTBOX_INTERVAL_SECONDS: Final = 1.0
 DEADLINE_INTERVAL_SECONDS: Final = 1.0
+SEAL_INTERVAL_SECONDS: Final = 1.0
+CHECKPOINT_INTERVAL_SECONDS: Final = 60.0
+RETENTION_INTERVAL_SECONDS: Final = 3600.0
 MEASURE_INTERVAL_SECONDS: Final = 1.0
 
 
@@ -31,10 +38,11 @@ class JobPlan:
 
     sweep_min_age: timedelta
     sweep_interval_seconds: int
+    retention: RetentionRules
 
 
 @asynccontextmanager
-async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, plan: JobPlan) -> AsyncIterator[None]:
+async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, chain_keys: ChainKeys, plan: JobPlan) -> AsyncIterator[None]:
     """Run the jobs while the block lasts; what is collected in memory is written before it ends."""
 
     async def sweep_once() -> None:
@@ -54,11 +62,18 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, pl
         CONNECTIONS_IN_USE.set(in_use)
         CONNECTIONS_LIMIT.set(limit)
 
+    async def prune_events() -> None:
+        await prune_expired(context, chain_keys, plan.retention)
+
+    sealer = Sealer(context.database, chain_keys)
     tasks = [
         asyncio.create_task(_repeat(end_overdue_executions, DEADLINE_INTERVAL_SECONDS), name="executions past their deadline"),
         asyncio.create_task(_repeat(write_once, DENIAL_INTERVAL_SECONDS), name="denied attempts"),
         asyncio.create_task(_repeat(write_uses, KEY_USE_INTERVAL_SECONDS), name="last use of keys"),
         asyncio.create_task(_repeat(sweep_once, plan.sweep_interval_seconds), name="sweeper"),
+        asyncio.create_task(_repeat(sealer.seal, SEAL_INTERVAL_SECONDS), name="audit chain"),
+        asyncio.create_task(_repeat(sealer.write_checkpoints, CHECKPOINT_INTERVAL_SECONDS), name="audit checkpoints"),
+        asyncio.create_task(_repeat(prune_events, RETENTION_INTERVAL_SECONDS), name="audit retention"),
         asyncio.create_task(_repeat(measure_once, MEASURE_INTERVAL_SECONDS), name="measurements"),
     ]
     if context.outbox is not None:
@@ -73,7 +88,7 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, pl
         await _once(lambda: write_denials(context, all_of_them=True), "denied attempts")
 
 
-async def _repeat(job: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+async def _repeat(job: Callable[[], Awaitable[Any]], pause_seconds: float) -> None:
     while True:
         await _once(job, asyncio.current_task().get_name())  # type: ignore[union-attr] # runs as a task
         if not pause_seconds:

@@ -15,7 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api import RESOURCES
+from app.audit.chain import ChainKeys
 from app.audit.denials import DeniedAttempts
+from app.audit.retention import RetentionRules
 from app.authn.api_keys import KeyVerifier
 from app.authn.bearer import KeyOrTokenVerifier
 from app.authn.guesses import GuessLimiter
@@ -137,6 +139,11 @@ def make_openfga_client(settings: Settings, *, needs_store: bool = True) -> Open
     )
 
 
+def make_chain_keys(settings: Settings) -> ChainKeys:
+    """The keys that the audit trail is sealed and verified with."""
+    return ChainKeys(settings.audit.key.get_secret_value(), (key.get_secret_value() for key in settings.audit.previous_keys))
+
+
 async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
@@ -166,14 +173,15 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     runtime = make_runtime(settings, actor_resolver)
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
     _require_guards(routes)
-    plan = JobPlan(timedelta(seconds=settings.storage.sweep_min_age_seconds), settings.storage.sweep_interval_seconds)
+    sweep_min_age = timedelta(seconds=settings.storage.sweep_min_age_seconds)
+    plan = JobPlan(sweep_min_age, settings.storage.sweep_interval_seconds, runtime.retention)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
             await prepare_schema(runtime.context.database)
             await runtime.store.open()
-            async with run_jobs(runtime.context, runtime.store, runtime.key_uses, plan):
+            async with run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan):
                 yield
         finally:
             await close_runtime(runtime)
@@ -223,6 +231,8 @@ def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None
         tokens=tokens,
         key_uses=keys.uses,
         pepper=pepper,
+        chain_keys=make_chain_keys(settings),
+        retention=RetentionRules(settings.audit.min_retention_days, settings.audit.retention_days),
         store=make_store(settings),
         resolver=actor_resolver or ChainedActorResolver(settings.actor.header, trust, anonymous, bearer),
         trust=trust,

@@ -9,7 +9,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
@@ -19,6 +29,7 @@ from app.core.issuers import Issuer, SigningAlgorithm, require_distinct
 PREFIX = "SAASBASE_"
 MAX_SECONDS = 366 * 86400
 MIN_SECRET = 16
+MAX_DAYS = 36500
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
@@ -144,6 +155,26 @@ class ApiKeySettings(Section):
     """Secret that stored key hashes are made with; changing it makes every key invalid. Set your own in production."""
     guess_limit: bool = True
     """false = failed attempts slow nobody; for a load balancer that shows all callers under one address."""
+
+
+class AuditSettings(Section):
+    """The audit trail: what its hash chain is made with, and how long events are kept."""
+
+    key: SecretStr = Field(default=SecretStr("development"), min_length=1)
+    """Secret that the hash chain is made with. Set your own in production, keep it, and keep it away from the database."""
+    previous_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Comma-separated secrets that were the key before; what was sealed with them is verified with them."""
+    min_retention_days: int = Field(default=0, ge=0, le=MAX_DAYS)
+    """Events younger than this cannot be pruned, by nobody; 0 = all can."""
+    retention_days: int = Field(default=0, ge=0, le=MAX_DAYS)
+    """Events older than this are pruned every day where the organization has not chosen otherwise; 0 = they are kept for ever."""
+
+    @field_validator("retention_days")
+    @classmethod
+    def _not_below_the_minimum(cls, value: int, info: ValidationInfo) -> int:
+        if 0 < value < info.data.get("min_retention_days", 0):
+            raise ValueError("must not be less than SAASBASE_AUDIT__MIN_RETENTION_DAYS")
+        return value
 
 
 class JwtSettings(Section):
@@ -278,6 +309,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     actor: ActorSettings = ActorSettings()
     api_keys: ApiKeySettings = ApiKeySettings()
+    audit: AuditSettings = AuditSettings()
     authz: AuthorizationSettings = AuthorizationSettings()
     jwt: JwtSettings = JwtSettings()
     organizations: OrganizationSettings = OrganizationSettings()
@@ -334,6 +366,8 @@ def _unsafe_lines(settings: Settings) -> Iterator[str]:
     """What must not be so in production."""
     if len(settings.api_keys.pepper.get_secret_value()) < MIN_SECRET:
         yield f"{PREFIX}API_KEYS__PEPPER: in production it must be a secret of its own, of at least {MIN_SECRET} characters"
+    if len(settings.audit.key.get_secret_value()) < MIN_SECRET:
+        yield f"{PREFIX}AUDIT__KEY: in production it must be a secret of its own, of at least {MIN_SECRET} characters"
     believes_everybody = any(network.prefixlen == 0 for network in settings.actor.trusted_proxies)
     if believes_everybody and settings.actor.proxy_secret is None:
         yield f"{PREFIX}ACTOR__TRUSTED_PROXIES: in production not everybody is believed: name your proxies, or set a proxy secret"

@@ -194,7 +194,7 @@ class UnitOfWork:
         """Write an audit event with the commit, in the same transaction; ``correlation_id`` wins over the request's own."""
         self.record_told(action, subject, details, correlation_id=correlation_id)
 
-    def record_told(
+    def record_told(  # noqa: PLR0913 - the parts of an event
         self,
         action: AuditAction | str,
         subject: Subject | Located,
@@ -202,12 +202,13 @@ class UnitOfWork:
         *,
         outcome: Outcome = Outcome.SUCCESS,
         correlation_id: str | None = None,
+        event_id: UUID | None = None,
     ) -> dict[str, Any]:
-        """The same for what an application tells; returns the event as it will be written."""
+        """The same with details as one mapping, for what an application tells too; returns the event as it will be written."""
         if isinstance(subject, Located):
             subject = Subject(subject.ref, subject.organization_id, subject.project_id)
         origin = self.origin if correlation_id is None else replace(self.origin, correlation_id=correlation_id)
-        event = make_event(self.identity, origin, action, subject, details, outcome=outcome)
+        event = make_event(self.identity, origin, action, subject, details, outcome=outcome, event_id=event_id)
         self._events.append(event)
         return event
 

@@ -42,10 +42,11 @@ def make_event(  # noqa: PLR0913 - the parts of an event
     details: Mapping[str, Any],
     *,
     outcome: Outcome = Outcome.SUCCESS,
+    event_id: UUID | None = None,
 ) -> dict[str, Any]:
     """The values of one row of ``audit_events``; details whose name speaks of a secret are blanked."""
     return {
-        "id": new_id(),
+        "id": event_id or new_id(),
         "occurred_at": now(),
         "organization_id": subject.organization_id,
         "project_id": subject.project_id,

@@ -14,10 +14,13 @@ from sqlalchemy.sql.compiler import IdentifierPreparer
 from app.db.engine import Database
 from app.db.tenancy import tenant_tables
 
-# The role of requests adds rows here, and can neither change nor remove one.
-ADD_ONLY: Final = frozenset({"audit_events"})
+# What proves that nobody touched the audit trail, the role of requests can only read.
+READ_ONLY: Final = frozenset({"audit_chains", "audit_gaps", "audit_checkpoints"})
 # Any fixed number: processes that make the roles of one database take turns on it.
 _ADVISORY_LOCK: Final = 7_230_519_684_112_346
+_RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
+# To the trail itself it adds rows, and can neither change nor remove one.
+_RIGHTS_ON: Final = {"audit_events": _RIGHTS[:2], **dict.fromkeys(READ_ONLY, _RIGHTS[:1])}
 _ITERATIONS: Final = 4096  # what PostgreSQL itself takes
 
 _ROLE: Final = text("SELECT current_user AS name, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
@@ -27,7 +30,7 @@ _FUNCTIONS: Final = text(
 )
 _TABLES: Final = text(
     "SELECT c.relname AS name, pg_has_role(c.relowner, 'MEMBER') AS is_owned,"
-    " has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AS is_granted,"
+    " has_table_privilege(c.oid, 'SELECT') AND (c.relname = ANY(:read_only) OR has_table_privilege(c.oid, 'INSERT')) AS is_granted,"
     " c.relrowsecurity AND c.relforcerowsecurity AND bool_or(p.polname = 'tenant') IS TRUE AS is_protected,"
     " NOT row_security_active(c.oid) OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true'"
     "  AND (SELECT bool_or(r = 0 OR pg_has_role(r, 'USAGE')) FROM unnest(p.polroles) AS r)) IS TRUE AS is_open"
@@ -46,7 +49,7 @@ async def require_roles(database: Database) -> None:
     Raises:
         DatabaseRoleError: says in one line what to do.
     """
-    role, tables = await _look(database)
+    role, tables = await _look(database, READ_ONLY)
     if database.row_level_security:
         _require_confined(role, tables)
         async with database.open_read() as connection:
@@ -58,7 +61,7 @@ async def require_roles(database: Database) -> None:
             " set SAASBASE_DATABASE__ROW_LEVEL_SECURITY=true, or connect as the role that owns the tables"
         )
     if database.row_level_security or database.for_jobs is not database:
-        role, tables = await _look(database.for_jobs)
+        role, tables = await _look(database.for_jobs, frozenset())
         if hidden := [table.name for table in tables if not table.is_open]:
             raise DatabaseRoleError(
                 f"SAASBASE_DATABASE__JOBS_URL: the role {role.name} does not see every tenant's {', '.join(hidden)}:"
@@ -89,10 +92,10 @@ def _require_confined(role: Any, tables: list[Any]) -> None:
         raise DatabaseRoleError(f"{who} sees every tenant's {', '.join(opened)}: a policy other than the service's own lets it")
 
 
-async def _look(database: Database) -> tuple[Any, list[Any]]:
+async def _look(database: Database, read_only: frozenset[str]) -> tuple[Any, list[Any]]:
     async with database.open_read() as connection:
         role = (await connection.execute(_ROLE)).one()
-        return role, list((await connection.execute(_TABLES, {"names": sorted(tenant_tables())})).all())
+        return role, list((await connection.execute(_TABLES, {"names": sorted(tenant_tables()), "read_only": sorted(read_only)})).all())
 
 
 async def create_roles(owner: Database, app: URL, jobs: URL | None) -> list[str]:
@@ -136,7 +139,7 @@ async def _create(connection: AsyncConnection, setting: str, url: URL) -> bool:
 
 async def _grant(connection: AsyncConnection, name: str, *, is_for_jobs: bool) -> None:
     role = _quoted(connection, name)
-    tables = (await connection.execute(_TABLES, {"names": sorted(tenant_tables())})).all()
+    tables = (await connection.execute(_TABLES, {"names": sorted(tenant_tables()), "read_only": []})).all()
     if is_for_jobs:
         for table in [table.name for table in tables if not await _has_policy(connection, table.name, name)]:
             await connection.exec_driver_sql(f"DROP POLICY IF EXISTS jobs ON {table}")
@@ -154,10 +157,10 @@ async def _grant(connection: AsyncConnection, name: str, *, is_for_jobs: bool) -
 
 def _table_grants(tables: list[str], role: str, *, is_for_jobs: bool) -> Iterator[str]:
     for table in tables:
-        is_add_only = table in ADD_ONLY and not is_for_jobs
-        yield f"GRANT SELECT, INSERT{'' if is_add_only else ', UPDATE, DELETE'} ON {table} TO {role}"
-        if is_add_only:
-            yield f"REVOKE UPDATE, DELETE, TRUNCATE ON {table} FROM {role}"
+        granted = _RIGHTS if is_for_jobs else _RIGHTS_ON.get(table, _RIGHTS)
+        yield f"GRANT {', '.join(granted)} ON {table} TO {role}"
+        if withheld := _RIGHTS[len(granted) :]:
+            yield f"REVOKE {', '.join(withheld)}, TRUNCATE ON {table} FROM {role}"
 
 
 async def _has_policy(connection: AsyncConnection, table: str, role: str) -> bool:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from app.audit.chain import ChainKeys
+from app.audit.retention import RetentionRules
 from app.authn.api_keys import KeyUses
 from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
@@ -22,6 +24,8 @@ class Runtime:
     tokens: JwtVerifier | None
     key_uses: KeyUses
     pepper: bytes = field(repr=False)
+    chain_keys: ChainKeys
+    retention: RetentionRules
     trust: ProxyTrust
     base_path: str
     max_body_bytes: int

@@ -2,6 +2,7 @@
 
 from app.models.api_call import ApiCall
 from app.models.api_key import ApiKey, ApiKeySecret
+from app.models.audit_chain import AuditChain, AuditCheckpoint, AuditGap, AuditRetention
 from app.models.audit_event import AuditEvent
 from app.models.document import Document, DocumentVersion
 from app.models.execution import Execution, ExecutionEvent
@@ -15,7 +16,11 @@ __all__ = [
     "ApiCall",
     "ApiKey",
     "ApiKeySecret",
+    "AuditChain",
+    "AuditCheckpoint",
     "AuditEvent",
+    "AuditGap",
+    "AuditRetention",
     "Document",
     "DocumentVersion",
     "Execution",

@@ -23,7 +23,7 @@ PUBLIC = {
     *("evaluate_access", "evaluate_accesses", "search_subjects", "search_resources", "search_actions"),
 }
 VERBS = {
-    "GET": {"list", "read", "download", "export", "explain"},
+    "GET": {"list", "read", "download", "export", "explain", "verify"},
     "POST": {
         *("create", "grant", "add", "start", "complete", "fail", "cancel", "beat", "rotate", "revoke", "import", "record"),
         *("check", "explain", "list", "simulate", "evaluate", "search"),

@@ -8,11 +8,11 @@ from sqlalchemy.orm import Mapper
 
 from app.db.base import Base
 from app.db.tenancy import TenancyError, TenantSession
-from app.models import AuditEvent, Organization
+from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap, AuditRetention, Organization
 
 TENANT = "organization_id"
-# The trail outlives the organization it speaks of.
-WITHOUT_KEY = {AuditEvent.__tablename__}
+# The trail, with its chain and what was decided about it, outlives the organization it speaks of.
+WITHOUT_KEY = {model.__tablename__ for model in (AuditEvent, AuditChain, AuditGap, AuditCheckpoint, AuditRetention)}
 MAPPERS: list[Mapper[Base]] = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__tablename__)
 TABLES = [Base.metadata.tables[mapper.class_.__tablename__] for mapper in MAPPERS]
 OWNED = [table for table in TABLES if TENANT in table.columns]

@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "keys rotate": (["--overlap-seconds"], ["sbk_abc"]),
     "keys revoke": ([], ["sbk_abc"]),
+    "audit verify": (["--organization"], []),
     "config check": ([], []),
     "openapi export": (["--output"], []),
 }

@@ -90,7 +90,8 @@ async def test_the_roles_have_the_rights_they_need_and_no_more(owner_url: str) -
                 held.setdefault(table, set()).add(right)
     tables = dict.fromkeys(Base.metadata.tables, CHANGING)
     assert rights[JOBS] == {**tables, "alembic_version": {"SELECT"}}
-    assert rights[APP] == {**tables, "alembic_version": {"SELECT"}, "audit_events": {"SELECT", "INSERT"}}
+    proofs = {table: {"SELECT"} for table in ("audit_chains", "audit_gaps", "audit_checkpoints")}
+    assert rights[APP] == {**tables, "alembic_version": {"SELECT"}, "audit_events": {"SELECT", "INSERT"}, **proofs}
 
 
 @on_postgresql
@@ -98,6 +99,7 @@ async def test_the_command_mends_rights_and_policies(owner_url: str, database_ur
     async with opened(owner_url) as owner, owner.writer.begin() as connection:
         for statement in (
             f"GRANT UPDATE, DELETE, TRUNCATE ON audit_events TO {APP}",
+            f"GRANT INSERT, UPDATE, DELETE, TRUNCATE ON audit_gaps TO {APP}",
             f"REVOKE INSERT ON projects FROM {APP}",
             "DROP POLICY jobs ON documents",
             f"ALTER POLICY jobs ON projects TO {OWNER}",

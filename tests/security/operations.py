@@ -194,6 +194,13 @@ def _audit_cases() -> Iterator[Case]:
     def organization(branch: Branch) -> dict[str, Any]:
         return {"params": {"organization_id": branch.organization_id, "occurred_to": "2001-01-01T00:00:00Z"}}
 
+    def chain(branch: Branch) -> dict[str, Any]:
+        return {"params": {"organization_id": branch.organization_id}}
+
+    yield Case("verify_audit_events", ORGANIZATION, "/audit-events/verify", 200, chain)
+    retention = "/organizations/{organization_id}/audit-retention"
+    yield Case("read_audit_retention", ORGANIZATION, retention)
+    yield Case("update_audit_retention", ORGANIZATION, retention, 200, lambda _branch: {"json": {"retention_days": 365}})
     yield Case("prune_audit_events", ORGANIZATION, "/audit-events", 200, organization)
     yield Case("list_audit_events", None, "/audit-events")
     yield Case("list_audit_events_of_resource", None, "/audit-events/by-resource", 200, project)
@@ -272,7 +279,7 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
         },
     ),
     Action.ORGANIZATION_UPDATE: frozenset({"update_organization"}),
-    Action.ORGANIZATION_DELETE: frozenset({"delete_organization", "prune_audit_events"}),
+    Action.ORGANIZATION_DELETE: frozenset({"delete_organization", "prune_audit_events", "read_audit_retention", "update_audit_retention"}),
     Action.PROJECT_CREATE: frozenset({"create_project"}),
     Action.PROJECT_READ: frozenset({"list_projects", "list_projects_of_organization", "read_project"}),
     Action.PROJECT_UPDATE: frozenset({"update_project"}),
@@ -334,6 +341,7 @@ DESIGNED: Final[Mapping[Action, frozenset[str]]] = {
             "list_audit_events",
             "list_audit_events_of_resource",
             "list_audit_events_of_correlation",
+            "verify_audit_events",
             "create_group",
             "update_group",
             "delete_group",

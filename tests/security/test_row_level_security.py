@@ -63,7 +63,7 @@ def every_kind_of_row(name: str) -> tuple[Place, Place, Rows]:
     secret = {"prefix": f"prefix{name}", "api_key_id": key[0][1]["id"], "organization_id": home.organization_id}
     secret |= {"hash": "0" * 64, "hash_algorithm": "none", "created_at": rows.BEGINNING}
     written += project_rows + rows.document(project)[1] + rows.api_call(project)[1] + rows.execution(project) + key
-    written += [(ApiKeySecret, secret), *rows.group(home, "devs"), *rows.event(home)]
+    written += [(ApiKeySecret, secret), *rows.group(home, "devs"), *rows.event(home), *rows.chain(home)]
     written += rows.member(home, "devs", Actor(ActorType.USER, f"member-of-{name}"))
     written += rows.grant(home, Actor(ActorType.USER, f"owner-of-{name}"), Role.ORG_OWNER)
     change = {"operation": "write", "subject": "user:u", "relation": "org_owner", "resource": "organization:o"}
@@ -262,6 +262,13 @@ async def test_the_role_of_requests_adds_audit_events_and_never_changes_one(worl
         with pytest.raises(DBAPIError, match="permission denied for table audit_events"):
             async with world.confined(Tenants.exactly(world.ours.ref.id)) as connection:
                 await connection.execute(statement)
+    for name in ("audit_chains", "audit_gaps", "audit_checkpoints"):
+        table = Base.metadata.tables[name]
+        row = {**next(values for model, values in world.rows if model.__tablename__ == name), "key_id": "other"}
+        for change in (update(table).values(key_id="other"), delete(table), insert(table).values(row)):
+            with pytest.raises(DBAPIError, match=f"permission denied for table {name}"):
+                async with world.confined(Tenants.exactly(world.ours.ref.id)) as connection:
+                    await connection.execute(change)
     context = WorkContext(world.database, BuiltinPolicyEngine(), DeniedAttempts())
     work = UnitOfWork(context, Identity(ALICE, "header"), Origin(), is_read_only=False)
     work.pin(world.ours.ref.id)

@@ -15,7 +15,11 @@ from app.db.engine import Database
 from app.models import (
     ApiCall,
     ApiKey,
+    AuditChain,
+    AuditCheckpoint,
     AuditEvent,
+    AuditGap,
+    AuditRetention,
     Document,
     DocumentVersion,
     Execution,
@@ -170,6 +174,17 @@ def event(about: Place) -> Rows:
         "details": {},
     }
     return [(AuditEvent, row)]
+
+
+def chain(tenant: Place) -> Rows:
+    """What stands beside the trail of an organization, signed by nobody."""
+    of_it, signature = {"organization_id": tenant.organization_id}, {"key_id": "none", "mac": "0" * 64}
+    return [
+        (AuditChain, {**of_it, "position": 1, "hash": "0" * 64, "sealed_at": BEGINNING, **signature}),
+        (AuditGap, {**of_it, "first_position": 1, "last_position": 1, "last_hash": "0" * 64, "prune_event_id": uuid4(), **signature}),
+        (AuditCheckpoint, {**of_it, "id": uuid4(), "position": 1, "hash": "0" * 64, "created_at": BEGINNING, **signature}),
+        (AuditRetention, {**of_it, "retention_days": 36500}),
+    ]
 
 
 def group(tenant: Place, name: str) -> Rows:

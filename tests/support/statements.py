@@ -9,7 +9,10 @@ from sqlalchemy import event
 
 from app.db.engine import Database
 
-JOBS = {"last use of keys", "denied attempts", "executions past their deadline", "authorization outbox", "sweeper", "measurements"}
+JOBS = {
+    *("last use of keys", "denied attempts", "executions past their deadline", "authorization outbox", "sweeper", "measurements"),
+    *("audit chain", "audit checkpoints", "audit retention"),
+}
 
 
 def _is_of_a_job() -> bool:

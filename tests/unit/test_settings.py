@@ -33,6 +33,9 @@ BAD = {
     "SAASBASE_ACTOR__HEADER": ["", "X Actor", "X-Actor:", "A" * 65],
     "SAASBASE_ACTOR__TRUSTED_PROXIES": [SECRET, "10.0.0.0/33", "127.0.0.1/32;10.0.0.1"],
     "SAASBASE_ACTOR__ANONYMOUS": [f"robot:{SECRET}", "user:", "service:a\x01b"],
+    "SAASBASE_AUDIT__KEY": [""],
+    "SAASBASE_AUDIT__MIN_RETENTION_DAYS": ["-1", "36501", SECRET],
+    "SAASBASE_AUDIT__RETENTION_DAYS": ["-1", "0.5", "36501"],
     "SAASBASE_ORGANIZATIONS__CREATION": [SECRET, "AUTHENTICATED"],
     "SAASBASE_WEB__ENABLED": ["perhaps"],
     "SAASBASE_WEB__BASE_PATH": ["/a b", "/{tenant}", "/api?x=1"],
@@ -189,7 +192,11 @@ def test_what_else_stands_in_a_dotenv_file_is_not_our_business(dotenv: Path) -> 
     assert load_settings() == Settings()
 
 
-SAFE = {"SAASBASE_ENVIRONMENT": "production", "SAASBASE_API_KEYS__PEPPER": "0123456789abcdef"}
+SAFE = {
+    "SAASBASE_ENVIRONMENT": "production",
+    "SAASBASE_API_KEYS__PEPPER": "0123456789abcdef",
+    "SAASBASE_AUDIT__KEY": "0123456789abcdef",
+}
 
 
 def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +215,7 @@ def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPat
     [
         ({"SAASBASE_API_KEYS__PEPPER": "development"}, ["SAASBASE_API_KEYS__PEPPER"]),
         ({"SAASBASE_API_KEYS__PEPPER": "0123456789abcde"}, ["SAASBASE_API_KEYS__PEPPER"]),
+        ({"SAASBASE_AUDIT__KEY": "development"}, ["SAASBASE_AUDIT__KEY"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         (
@@ -243,3 +251,20 @@ def test_the_example_file_is_read_as_the_defaults(dotenv: Path) -> None:
     dotenv.write_text(re.sub(r"^#(?=SAASBASE_)", "", EXAMPLE.read_text(), flags=re.MULTILINE))
     assert "\nSAASBASE_LOG__LEVEL=INFO\n" in dotenv.read_text()
     assert load_settings() == Settings()
+
+
+def test_events_cannot_be_kept_shorter_than_the_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_AUDIT__MIN_RETENTION_DAYS", "30")
+    for given, is_allowed in (("0", True), ("30", True), ("29", False)):
+        monkeypatch.setenv("SAASBASE_AUDIT__RETENTION_DAYS", given)
+        if is_allowed:
+            assert load_settings().audit.retention_days == int(given)
+        else:
+            assert fault() == "SAASBASE_AUDIT__RETENTION_DAYS: must not be less than SAASBASE_AUDIT__MIN_RETENTION_DAYS"
+
+
+def test_keys_of_the_trail_are_a_list_that_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_AUDIT__PREVIOUS_KEYS", f" {SECRET} , older,")
+    settings = load_settings()
+    assert [key.get_secret_value() for key in settings.audit.previous_keys] == [SECRET, "older"]
+    assert SECRET not in repr(settings)

@@ -1,12 +1,15 @@
 """SQL of the audit trail."""
 
 from typing import Any, ClassVar
+from uuid import UUID
 
 from sqlalchemy import Row, String, cast, delete, or_, select
 
+from app.audit.chain import ChainKeys
+from app.audit.pruning import Pruning
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.db.repository import Repository, SortColumns, contains, equal_to, wire_columns
-from app.models import AuditEvent
+from app.models import AuditEvent, AuditRetention
 from app.resources.audit_events.schemas import AuditEventListQuery, PruneQuery
 from app.unit_of_work import UnitOfWork
 
@@ -21,15 +24,13 @@ class AuditEventRepository(Repository):
         super().__init__(work.session)
         self._work = work
 
-    async def prune(self, query: PruneQuery) -> int:
-        """Remove the chosen events of the organization; leaves an event that says so."""
+    async def prune(self, query: PruneQuery, keys: ChainKeys, event_id: UUID) -> int:
+        """Remove the chosen events of the organization, but for those that tell of prunes; the event with that id will tell of this one."""
         self._work.use_jobs_role()
-        statement = delete(AuditEvent).where(
+        return await Pruning(self._session, keys, query.organization_id, event_id).prune(
             *equal_to({AuditEvent.project_id: query.project_id, AuditEvent.action: query.action}),
             *([AuditEvent.occurred_at <= query.occurred_to] if query.occurred_to is not None else []),
         )
-        removed = await self._session.execute(statement)
-        return int(removed.rowcount)  # type: ignore[attr-defined] # the result of a DELETE has it
 
     async def list_visible(self, query: AuditEventListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
         """The events of organizations and projects whose members the actor manages."""
@@ -56,3 +57,23 @@ class AuditEventRepository(Repository):
         if query.occurred_to is not None:
             statement = statement.where(AuditEvent.occurred_at <= query.occurred_to)
         return await self.page(statement, request)
+
+
+class AuditRetentionRepository(Repository):
+    """Statements over ``audit_retentions``, which has one row for an organization, or none."""
+
+    model = AuditRetention
+
+    async def read(self) -> int | None:
+        """What the organization has chosen."""
+        return (await self._session.execute(select(AuditRetention.retention_days))).scalar_one_or_none()
+
+    async def write(self, organization_id: UUID, days: int | None) -> None:
+        """Put another choice in its place.
+
+        Raises:
+            ConflictError: somebody else does the same.
+        """
+        await self._session.execute(delete(AuditRetention))
+        if days is not None:
+            await self.insert({"organization_id": organization_id, "retention_days": days})

@@ -7,20 +7,32 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from app.audit.verification import verify
 from app.authz.engine import Located
 from app.core.errors import InvalidError
 from app.core.events import AuditAction
+from app.core.identifiers import new_id
 from app.core.permissions import Action
 from app.core.resources import ResourceType
 from app.http.bounded import bounded
 from app.http.dependencies import TheRuntime, Work
 from app.http.routes import Routes
 from app.http.schemas import CorrelationId, CursorPageRead, PageRead, show_page
-from app.http.targets import everything
+from app.http.targets import TheOrganization, everything, the_organization
 from app.models import Organization, Project
 from app.resources.audit_events.export import MEDIA_TYPES, export
-from app.resources.audit_events.repository import AuditEventRepository
-from app.resources.audit_events.schemas import AuditEventCreate, AuditEventListQuery, AuditEventRead, ExportQuery, Pruned, PruneQuery
+from app.resources.audit_events.repository import AuditEventRepository, AuditRetentionRepository
+from app.resources.audit_events.schemas import (
+    AuditEventCreate,
+    AuditEventListQuery,
+    AuditEventRead,
+    AuditRetentionRead,
+    AuditRetentionUpdate,
+    ExportQuery,
+    Pruned,
+    PruneQuery,
+)
+from app.resources.audit_events.verification_schemas import VerificationRead, VerifyQuery
 from app.unit_of_work import open_work
 
 routes = Routes("audit-events")
@@ -36,6 +48,11 @@ EXPORTED: Final[dict[int | str, dict[str, Any]]] = {
 async def open_audit_events(work: Work) -> AuditEventRepository:
     """The audit trail for this request. It has no rules of its own, so there is no service between."""
     return AuditEventRepository(work)
+
+
+async def the_verified_organization(query: Annotated[VerifyQuery, Query()], work: Work) -> Located:
+    """The organization that the query names."""
+    return await work.locate(Organization.id, query.organization_id)
 
 
 async def the_pruned_organization(query: Annotated[PruneQuery, Query()], work: Work) -> Located:
@@ -107,6 +124,19 @@ async def export_audit_events(
     return StreamingResponse(chunks, media_type=MEDIA_TYPES[query.format], headers={"Content-Disposition": name})
 
 
+@routes.get("/audit-events/verify", allow=Action.MEMBER_MANAGE, on=the_verified_organization, problems=(404,))
+async def verify_audit_events(query: Annotated[VerifyQuery, Query()], runtime: TheRuntime) -> VerificationRead:
+    """Verify that no event of an organization was changed, removed, moved or slipped in since it was sealed.
+
+    The answer names the first place where the chain is broken. Events are sealed within a second of their commit. Whoever keeps
+    `sealed_through` elsewhere, and passes it later, also sees when the whole chain was replaced or its end cut off.
+    """
+    found = await verify(
+        runtime.context.database, runtime.chain_keys, query.organization_id, from_position=query.from_position, known=query.known
+    )
+    return VerificationRead.model_validate(found)
+
+
 @routes.get("/audit-events/by-resource", allow=Action.MEMBER_MANAGE, on=everything)
 async def list_audit_events_of_resource(
     resource_type: ResourceType, resource_id: UUID, request: Request, response: Response, events: AuditEvents
@@ -141,9 +171,40 @@ async def prune_audit_events(
     query: Annotated[PruneQuery, Query()],
     work: Work,
     events: AuditEvents,
+    runtime: TheRuntime,
 ) -> Pruned:
-    """Remove events of an organization; only its owners may. An AUDIT_PRUNED event stays behind."""
-    pruned = await events.prune(query)
+    """Remove events of an organization; only its owners may.
+
+    An AUDIT_PRUNED event stays behind, for good. The chain of what is left can still be verified. `SAASBASE_AUDIT__MIN_RETENTION_DAYS`
+    keeps younger events from everybody: then `occurred_to` must be as old, and without one only older events go.
+    """
+    query.occurred_to = runtime.retention.prunable_until(query.occurred_to)
+    event_id = new_id()
+    pruned = await events.prune(query, runtime.chain_keys, event_id)
     chosen = query.model_dump(mode="json", exclude={"organization_id"}, exclude_none=True)
-    work.record(AuditAction.AUDIT_PRUNED, organization, pruned=pruned, chosen=chosen)
+    work.record_told(AuditAction.AUDIT_PRUNED, organization, {"pruned": pruned, "chosen": chosen}, event_id=event_id)
     return Pruned(pruned=pruned)
+
+
+@routes.get("/organizations/{organization_id}/audit-retention", allow=Action.ORGANIZATION_DELETE, on=the_organization)
+async def read_audit_retention(work: Work, runtime: TheRuntime) -> AuditRetentionRead:
+    """Read for how long the events of an organization are kept; only its owners may."""
+    own = await AuditRetentionRepository(work.session).read()
+    return AuditRetentionRead(retention_days=own, effective_days=runtime.retention.effective_days(own))
+
+
+@routes.patch("/organizations/{organization_id}/audit-retention", allow=Action.ORGANIZATION_DELETE, on=the_organization)
+async def update_audit_retention(
+    organization: TheOrganization, changes: AuditRetentionUpdate, work: Work, runtime: TheRuntime
+) -> AuditRetentionRead:
+    """Choose for how long the events of an organization are kept; only its owners may.
+
+    Older events are pruned once a day, which an AUDIT_PRUNED event tells. It also holds when the organization is deleted.
+    """
+    days, retentions = changes.retention_days, AuditRetentionRepository(work.session)
+    runtime.retention.require_allowed(days)
+    before = await retentions.read()
+    if days != before:
+        await retentions.write(organization.organization_id, days)
+        work.record(AuditAction.AUDIT_RETENTION_CHANGED, organization, before=before, after=days)
+    return AuditRetentionRead(retention_days=days, effective_days=runtime.retention.effective_days(days))

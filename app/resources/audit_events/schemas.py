@@ -137,6 +137,22 @@ class Pruned(Schema):
     pruned: int
 
 
+class AuditRetentionUpdate(Command):
+    """For how long an organization keeps its events."""
+
+    retention_days: Annotated[int, Field(ge=1, le=36500)] | None
+    """In days; null = as the service is set."""
+
+
+class AuditRetentionRead(Schema):
+    """For how long the events of an organization are kept."""
+
+    retention_days: int | None
+    """What the organization has chosen; null = as the service is set."""
+    effective_days: int | None
+    """What holds; null = for ever."""
+
+
 class AuditEventSort(StrEnum):
     """Columns audit events can be sorted by."""
 

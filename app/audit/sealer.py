@@ -1,0 +1,155 @@
+"""The sealer: gives every event its place in the chain of its organization, and notes hourly where each chain stands.
+
+The order of a chain is the order of sealing. A transaction that commits late is sealed later; no event can slip in between or past it.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final, cast
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Row, Table, Update, Uuid, bindparam, exists, insert, or_, select, update
+from sqlalchemy import cast as cast_to
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link, raw_columns
+from app.core.clock import now
+from app.core.identifiers import new_id
+from app.db.engine import Database
+from app.db.functions import each_array, text_at
+from app.models import AuditChain, AuditCheckpoint, AuditEvent
+
+_log = logging.getLogger(__name__)
+
+BATCH: Final = 1000
+CHECKPOINT_EVERY: Final = timedelta(hours=1)
+
+_EVENTS: Final = cast("Table", AuditEvent.__table__)
+_HEADS: Final = cast("Table", AuditChain.__table__)
+_CHECKPOINTS: Final = cast("Table", AuditCheckpoint.__table__)
+_WAITING: Final = select(_EVENTS.c.organization_id).where(_EVENTS.c.position.is_(None)).distinct()
+_UNSEALED: Final = (
+    select(*raw_columns())
+    .where(_EVENTS.c.organization_id == bindparam("organization_id"), _EVENTS.c.position.is_(None))
+    .order_by(_EVENTS.c.occurred_at, _EVENTS.c.id)
+    .limit(BATCH)
+)
+
+
+class BrokenChainError(RuntimeError):
+    """A chain that nothing may be added to: a signature below new events would hide what was done to the old ones."""
+
+
+class Sealer:
+    """Seals organization by organization. Any number of processes may do it at once: whoever has locked a head seals its chain."""
+
+    def __init__(self, database: Database, keys: ChainKeys) -> None:
+        self._database = database.for_jobs  # what concerns every tenant is done by who sees every tenant
+        self._keys = keys
+        self._broken: set[UUID] = set()
+
+    async def seal(self) -> int:
+        """Seal everything that is committed now; returns how many events. A chain that is broken stays as it is, and is logged once."""
+        async with self._database.open_read() as connection:
+            waiting = (await connection.execute(_WAITING)).scalars().all()
+        sealed = 0
+        for organization_id in waiting:
+            try:
+                while count := await self._seal_batch(organization_id):
+                    sealed += count
+            except BrokenChainError as error:
+                if organization_id not in self._broken:
+                    self._broken.add(organization_id)
+                    _log.error("the audit chain of organization %s is broken, nothing more of it is sealed: %s", organization_id, error)
+            else:
+                self._broken.discard(organization_id)
+        return sealed
+
+    async def write_checkpoints(self) -> int:
+        """Note where each chain stands that has moved, at most once an hour, in the database and in the log; returns how many."""
+        recent = or_(_CHECKPOINTS.c.position >= _HEADS.c.position, _CHECKPOINTS.c.created_at > now() - CHECKPOINT_EVERY)
+        is_noted = exists().where(_CHECKPOINTS.c.organization_id == _HEADS.c.organization_id, recent)
+        async with self._database.open_read() as connection:
+            heads = (await connection.execute(select(_HEADS).where(_HEADS.c.position > 0, ~is_noted))).all()
+        return sum([await self._write_checkpoint(head) for head in heads if self._keys.have_signed(AuditChain, head)])
+
+    async def _write_checkpoint(self, head: Row[Any]) -> bool:
+        place = {"organization_id": head.organization_id, "position": head.position, "hash": head.hash}
+        row = self._keys.sign(AuditCheckpoint, {"id": new_id(), **place, "created_at": now()})
+        try:
+            async with self._database.writer.begin() as connection:
+                await connection.execute(insert(_CHECKPOINTS), row)
+        except IntegrityError:  # another process was first
+            return False
+        _log.info("audit checkpoint: organization %s position %d hash %s", head.organization_id, head.position, head.hash)
+        return True
+
+    async def _seal_batch(self, organization_id: UUID) -> int:
+        async with self._database.writer.begin() as connection:
+            head = await self._lock_head(connection, organization_id)
+            if head is None:  # another process seals it
+                return 0
+            rows = (await connection.execute(_UNSEALED, {"organization_id": organization_id})).all()
+            if not rows:
+                return 0
+            places = await self._place(rows, head.position, head.hash)
+            await self._write_places(connection, places)
+            _, position, hash_ = places[-1]
+            moved = {"organization_id": organization_id, "position": position, "hash": hash_, "sealed_at": now()}
+            statement = update(_HEADS).where(_HEADS.c.organization_id == organization_id)
+            await connection.execute(statement.values(self._keys.sign(AuditChain, moved)))
+        return len(rows)
+
+    async def _write_places(self, connection: AsyncConnection, places: list[tuple[str, int, str]]) -> None:
+        try:
+            await connection.execute(_seal_statement(), {"places": json.dumps(places), "signed_with": self._keys.current_id})
+        except IntegrityError:
+            raise BrokenChainError("an event stands where none was sealed yet") from None
+
+    async def _lock_head(self, connection: AsyncConnection, organization_id: UUID) -> Row[Any] | None:
+        of_it = select(_HEADS).where(_HEADS.c.organization_id == organization_id)
+        head = (await connection.execute(of_it.with_for_update(skip_locked=True))).one_or_none()
+        if head is None:
+            if (await connection.execute(of_it)).one_or_none() is not None or not await self._begin_chain(connection, organization_id):
+                return None
+            head = (await connection.execute(of_it)).one()
+        if not self._keys.have_signed(AuditChain, head):
+            raise BrokenChainError(f"no key that is set has signed its head at position {head.position}")
+        return head
+
+    async def _begin_chain(self, connection: AsyncConnection, organization_id: UUID) -> bool:
+        sealed = select(_EVENTS.c.id).where(_EVENTS.c.organization_id == organization_id, _EVENTS.c.position.is_not(None)).limit(1)
+        if (await connection.execute(sealed)).one_or_none() is not None:
+            raise BrokenChainError("its head is gone")
+        start = {"organization_id": organization_id, "position": 0, "hash": first_hash(organization_id), "sealed_at": now()}
+        try:
+            async with connection.begin_nested():
+                await connection.execute(insert(_HEADS), self._keys.sign(AuditChain, start))
+        except IntegrityError:  # another process was first
+            return False
+        return True
+
+    async def _place(self, rows: Sequence[Row[Any]], position: int, before: str) -> list[tuple[str, int, str]]:
+        """Id, position and hash of each event, after the one at ``position``."""
+        key, key_id = self._keys.current, self._keys.current_id
+        places = []
+        for number, row in enumerate(rows, 1):
+            before = link(key, before, dict(zip(HASHED, row, strict=True)) | {"position": position + number, "key_id": key_id})
+            places.append((str(row.id), position + number, before))
+            if not number % STRIDE:
+                await asyncio.sleep(0)
+        return places
+
+
+def _seal_statement() -> Update:
+    """All of a batch in one statement: the places come as one parameter, a JSON array of arrays."""
+    place = each_array("places").c.value
+    return (
+        update(_EVENTS)
+        .where(_EVENTS.c.id == cast_to(text_at(place, 0), Uuid()))
+        .values(position=cast_to(text_at(place, 1), BigInteger), hash=text_at(place, 2), key_id=bindparam("signed_with"))
+    )

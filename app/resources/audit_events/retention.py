@@ -1,0 +1,64 @@
+"""Prunes what is older than its organization keeps it."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import exists, select
+
+from app.audit.chain import ChainKeys
+from app.audit.pruning import Pruning
+from app.audit.retention import RetentionRules
+from app.audit.trail import Subject
+from app.core.clock import now
+from app.core.events import AuditAction
+from app.core.identifiers import new_id
+from app.core.resources import ResourceRef, ResourceType
+from app.db.engine import Database
+from app.models import AuditChain, AuditEvent, AuditRetention
+from app.unit_of_work import WorkContext, open_system_work
+
+BATCH: Final = 10_000
+
+
+async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionRules) -> int:
+    """Prune the sealed events of every organization whose days are over; returns how many.
+
+    Days are whole days in UTC, so an organization is pruned, and that recorded, once a day. Several processes may do it at once.
+    """
+    today = now().replace(hour=0, minute=0, second=0, microsecond=0)
+    async with context.database.for_jobs.open_read() as connection:
+        chosen = (await connection.execute(select(AuditRetention.retention_days).distinct())).scalars().all()
+    pruned = 0
+    for own in (None, *chosen):
+        days = rules.effective_days(own)
+        if days is None:
+            continue
+        until = today - timedelta(days=days)
+        for organization_id in await _find_expired(context.database, own, until):
+            while count := await _prune_batch(context, keys, organization_id, until):
+                pruned += count
+    return pruned
+
+
+async def _find_expired(database: Database, own: int | None, until: datetime) -> list[UUID]:
+    """The organizations that have chosen so many days, or nothing, and have sealed events from before that moment."""
+    of_it = (AuditEvent.organization_id == AuditChain.organization_id, AuditEvent.occurred_at < until)
+    is_expired = exists().where(*of_it, AuditEvent.action != AuditAction.AUDIT_PRUNED.value, AuditEvent.position.is_not(None))
+    chosen = select(AuditRetention.retention_days).where(AuditRetention.organization_id == AuditChain.organization_id).scalar_subquery()
+    has_chosen = chosen == own if own is not None else chosen.is_(None)
+    async with database.for_jobs.open_read() as connection:
+        return list((await connection.execute(select(AuditChain.organization_id).where(has_chosen, is_expired))).scalars())
+
+
+async def _prune_batch(context: WorkContext, keys: ChainKeys, organization_id: UUID, until: datetime) -> int:
+    async with open_system_work(context, "retention of the audit trail", organization_id) as work:
+        work.use_jobs_role()
+        event_id = new_id()
+        pruning = Pruning(work.session, keys, organization_id, event_id)
+        count = await pruning.prune_oldest(BATCH, AuditEvent.occurred_at < until)
+        if count:
+            subject = Subject(ResourceRef(ResourceType.ORGANIZATION, organization_id), organization_id)
+            chosen = {"occurred_before": until.isoformat()}
+            work.record_told(AuditAction.AUDIT_PRUNED, subject, {"pruned": count, "chosen": chosen}, event_id=event_id)
+    return count

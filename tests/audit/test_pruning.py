@@ -1,0 +1,192 @@
+"""Whatever is pruned by the service, the rest verifies; and what was never pruned cannot pass for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, insert, update
+
+from app.audit import pruning
+from app.audit.findings import Place
+from app.models import AuditEvent
+from tests.support.chains import EVENTS, GAPS, Chain, open_chain
+
+pytestmark = pytest.mark.anyio
+
+AT = AuditEvent.position
+
+
+@pytest.fixture
+async def chain(database_url: str) -> AsyncIterator[Chain]:
+    async with open_chain(database_url, 20) as made:
+        yield made
+
+
+async def positions(chain: Chain) -> list[int]:
+    return [row["position"] for row in await chain.rows()]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gaps"),
+    [
+        (AT.in_([7, 8, 9]), [(7, 9)]),
+        (AT == 1, [(1, 1)]),
+        (AT == 20, [(20, 20)]),
+        (AT <= 5, [(1, 5)]),
+        (AT >= 15, [(15, 20)]),
+        (AT % 2 == 0, [(position, position) for position in range(2, 21, 2)]),
+        (AT.in_([1, 3, 4, 20]), [(1, 1), (3, 4), (20, 20)]),
+        (AT > 0, [(1, 20)]),
+        (AT > 20, []),
+    ],
+)
+async def test_what_is_left_verifies(chosen: Any, gaps: list[tuple[int, int]], chain: Chain) -> None:
+    gone = sum(last - first + 1 for first, last in gaps)
+    assert await chain.prune(chosen) == gone
+    assert await chain.gaps() == gaps
+    found = await chain.verify()
+    assert (found.ok, found.is_complete, found.checked, found.unsealed) == (True, True, 21 - gone, 0)
+    assert found.sealed_through is not None
+    assert found.sealed_through.position == 21
+    assert all([(await chain.verify(position)).ok for position in range(1, 23)]), "from wherever it begins"
+    await chain.add(3)
+    await chain.seal()
+    assert (await chain.verify()).checked == 24 - gone
+
+
+async def test_gaps_side_by_side_become_one(chain: Chain) -> None:
+    for chosen, gaps in (
+        ([5], [(5, 5)]),
+        ([9], [(5, 5), (9, 9)]),
+        ([4, 6], [(4, 6), (9, 9)]),
+        ([7, 8], [(4, 9)]),
+        ([12, 14, 16], [(4, 9), (12, 12), (14, 14), (16, 16)]),
+        ([11, 13, 15, 17], [(4, 9), (11, 17)]),
+        ([1, 2, 3, 10, 18, 19, 20], [(1, 20)]),
+    ):
+        assert await chain.prune(AT.in_(chosen)) == len(chosen)
+        assert await chain.gaps() == gaps
+        assert await chain.broken_at() is None, chosen
+    events = await chain.rows()
+    assert {event["action"] for event in events} == {"AUDIT_PRUNED"}
+    (gap,) = await chain.rows(GAPS)
+    assert gap["prune_event_id"] == events[-1]["id"]
+
+
+async def test_what_tells_of_prunes_stays(chain: Chain) -> None:
+    for expected in (20, 0, 0):
+        assert await chain.prune() == expected
+    assert await positions(chain) == [21, 22, 23]
+    assert await chain.prune(AuditEvent.action == "AUDIT_PRUNED") == 0
+    assert await chain.broken_at() is None
+
+
+async def test_what_is_not_sealed_yet_goes_without_a_gap(chain: Chain) -> None:
+    await chain.add(5, actor_id="late")
+    assert await chain.prune(AuditEvent.actor_id == "late") == 5
+    assert (await chain.gaps(), await chain.broken_at()) == ([], None)
+    await chain.add(5, actor_id="late")
+    assert await chain.prune() == 25
+    assert (await chain.gaps(), await positions(chain), await chain.broken_at()) == ([(1, 20)], [21, 22], None)
+
+
+async def test_an_organization_that_has_no_chain_yet_is_pruned(database_url: str) -> None:
+    async with open_chain(database_url, 0) as chain:
+        await chain.add(5)
+        assert await chain.prune() == 5
+        assert (await positions(chain), await chain.gaps(), await chain.broken_at()) == ([1], [], None)
+
+
+async def test_the_oldest_go_first_and_only_so_many(chain: Chain) -> None:
+    await chain.add(3)
+    assert await chain.prune(at_most=4, *[AT != 2]) == 4  # noqa: B026 - conditions come after
+    assert (await chain.gaps(), await positions(chain)) == ([(1, 1), (3, 5)], [2, *range(6, 25)])
+    assert await chain.prune(at_most=100) == 19, "all but the two that tell of prunes"
+    assert await chain.broken_at() is None
+
+
+async def test_many_events_are_pruned_page_by_page(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "PAGE", 3)
+    monkeypatch.setattr(pruning, "GAPS_AT_ONCE", 2)
+    assert await chain.prune(AT.not_in([2, 4, 6, 8, 14])) == 15
+    assert await chain.gaps() == [(1, 1), (3, 3), (5, 5), (7, 7), (9, 13), (15, 20)]
+    assert await chain.prune(AT <= 20) == 5
+    assert (await chain.gaps(), await chain.broken_at()) == ([(1, 20)], None)
+
+
+async def test_a_chain_is_pruned_with_a_new_key(chain: Chain) -> None:
+    await chain.prune(AT == 5)
+    new = Chain(chain.database, chain.organization_id, type(chain.keys)("new", ["development"]))
+    assert await new.prune(AT.in_([6, 10])) == 2
+    assert (await new.gaps(), await new.broken_at()) == ([(5, 6), (10, 10)], None)
+    assert await chain.broken_at() == (5, "gap"), "without the new key nobody can tell who made it"
+
+
+async def test_what_is_known_of_a_pruned_position_is_compared_only_at_the_end_of_its_gap(chain: Chain) -> None:
+    hashes = [row["hash"] for row in await chain.rows()]
+    await chain.prune(AT.between(5, 8))
+    assert await chain.broken_at(known=Place(8, hashes[7])) is None
+    assert await chain.broken_at(known=Place(8, hashes[6])) == (8, "known")
+    assert await chain.broken_at(known=Place(6, "0" * 64)) is None
+
+
+async def test_a_gap_that_was_touched_is_found(chain: Chain) -> None:
+    await chain.prune(AT.between(5, 8))
+    (gap,) = await chain.rows(GAPS)
+    for change in (
+        {"first_position": 4},
+        {"last_position": 9},
+        {"last_position": 2},
+        {"last_hash": "0" * 64},
+        {"prune_event_id": chain.organization_id},
+        {"mac": "0" * 64},
+        {"key_id": "0" * 8},
+    ):
+        await chain.tamper(update(GAPS).values(change))
+        found = await chain.broken_at()
+        assert found in {(4, "gap"), (5, "gap"), (5, "missing")}, change
+        await chain.tamper(update(GAPS).values(dict(gap)))
+        assert await chain.broken_at() is None
+    await chain.tamper(delete(GAPS))
+    assert await chain.broken_at() == (5, "missing")
+    await chain.tamper(insert(GAPS).values(dict(gap)), delete(EVENTS).where(EVENTS.c.position == 9))
+    assert await chain.broken_at() == (9, "missing")
+
+
+async def test_an_event_that_comes_back_or_is_slipped_into_a_gap_is_found(chain: Chain) -> None:
+    seventh = (await chain.rows())[6]
+    await chain.prune(AT.between(5, 8))
+    for event in (dict(seventh), {**chain.event(0), "position": 6}, {**chain.event(0), "position": 5}):
+        await chain.tamper(insert(EVENTS).values(event))
+        position, kind = await chain.broken_at() or (0, "")
+        assert (5 <= position <= 7, kind) == (True, "gap")
+        await chain.tamper(delete(EVENTS).where(EVENTS.c.position.between(5, 8)))
+        assert await chain.broken_at() is None
+
+
+async def test_a_prune_signs_no_gap_that_somebody_else_made(chain: Chain) -> None:
+    await chain.prune(AT == 5)
+    await chain.tamper(delete(EVENTS).where(EVENTS.c.position == 6), update(GAPS).values(last_position=6))
+    assert await chain.broken_at() == (5, "gap")
+    await chain.prune(AT == 7)
+    assert await chain.gaps() == [(5, 6), (7, 7)]
+    assert await chain.broken_at() == (5, "gap")
+
+
+async def test_an_event_that_was_removed_cannot_be_pruned_afterwards(chain: Chain) -> None:
+    await chain.tamper(delete(EVENTS).where(EVENTS.c.position == 5))
+    await chain.prune(AT <= 10)
+    assert await chain.gaps() == [(1, 4), (6, 10)]
+    assert await chain.broken_at() == (5, "missing")
+
+
+async def test_pruning_and_sealing_wait_for_each_other(chain: Chain) -> None:
+    for number in range(5):
+        third, seventh = (AT % 3).in_([number % 3]), AuditEvent.actor_id == "user-7"
+        await asyncio.gather(chain.add(40), chain.prune(third), chain.seal(), chain.prune(seventh))
+        found = await chain.verify()
+        assert found.ok, found
+    await chain.seal()
+    found = await chain.verify()
+    assert (found.ok, found.unsealed) == (True, 0)
