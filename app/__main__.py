@@ -11,7 +11,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serving.serve, serving.migrate, keys.bootstrap, serving.sweep, inspection.doctor):
+for command in (serving.serve, serving.migrate, keys.bootstrap, keys.demo, serving.sweep, inspection.doctor):
     cli.command()(command)
 cli.add_typer(keys.commands, name="keys")
 cli.add_typer(auditing.commands, name="audit")

@@ -1,4 +1,4 @@
-"""``bootstrap`` and ``keys``: the first key, and every other one from the command line."""
+"""``bootstrap``, ``demo`` and ``keys``: the first key, and every other one from the command line."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -27,6 +27,13 @@ def bootstrap(
     from app.cli import operating
 
     print(run(operating.bootstrap(read_settings(), organization, owner, name)))
+
+
+def demo() -> None:
+    """Fill a small believable world to look around in: an organization named demo. Prints an API key for it, this once."""
+    from app.cli.demo import make_demo
+
+    print(run(make_demo(read_settings())))
 
 
 @commands.command("create")

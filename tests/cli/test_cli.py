@@ -27,6 +27,7 @@ COMMANDS = {
     "migrate": (["--create-roles"], []),
     "sweep": (["--min-age"], []),
     "bootstrap": (["--organization", "--owner", "--name"], ["--organization", "acme", "--owner", "user:alice"]),
+    "demo": ([], []),
     "doctor": ([], []),
     "keys create": (
         ["--organization", "--role", "--name", "--project", "--days", "--acts-for-others"],

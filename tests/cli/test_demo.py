@@ -1,0 +1,30 @@
+"""The demo world: everything in it can be seen with the key it prints."""
+
+from pathlib import Path
+
+import httpx
+
+from tests.cli.test_keys import Operator, get
+from tests.support.server import Server
+
+
+def test_the_demo_has_people_documents_calls_and_a_trace(server: Server, database_url: str, tmp_path: Path) -> None:
+    operator = Operator(tmp_path, database_url)
+    token = operator.token("demo")
+    home = get(server, token, "/organizations/by-slug/demo")
+    projects = {project["name"]: project["id"] for project in get(server, token, "/projects")["items"]}
+    assert projects.keys() == {"Website", "Customer support"}
+    (handbook,) = get(server, token, f"/projects/{projects['Website']}/documents")["items"]
+    assert (handbook["name"], handbook["current_version_number"], handbook["created_by_subject"]) == ("Handbook", 2, "user:bob")
+    (call,) = get(server, token, f"/projects/{projects['Customer support']}/api-calls")["items"]
+    assert call["request_payload"] == {"order": "A-17"}
+    runs = get(server, token, f"/projects/{projects['Customer support']}/executions")["items"]
+    assert sorted((run["operation"], run["status"]) for run in runs) == [
+        ("answer_ticket", "COMPLETED"),
+        ("chat", "COMPLETED"),
+        ("look_up_order", "FAILED"),
+    ]
+    assert [group["group_id"] for group in get(server, token, f"/organizations/{home['id']}/groups")] == ["editors"]
+    assert "there is an organization 'demo' already" in operator.refused("demo")
+    named = httpx.get(f"{server.url}/api/organizations/{home['id']}", headers={"X-SaaSBase-Actor": "user:mallory"})
+    assert named.status_code == 404
