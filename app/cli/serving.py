@@ -4,12 +4,15 @@ import signal
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.root import read_settings, run
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def serve(
@@ -43,7 +46,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     with shared_folder() if settings.web.metrics and workers > 1 else nullcontext():
         uvicorn.run(
-            "app.main:create_app",
+            "app.cli.serving:make_app",
             factory=True,
             host=host,
             port=port,
@@ -57,6 +60,13 @@ def serve(
             log_config=None,
             timeout_graceful_shutdown=30,
         )
+
+
+def make_app() -> "FastAPI":
+    """The service as each worker process makes it, which inherits no logging from the one that started it."""
+    from app.main import create_app
+
+    return create_app(read_settings())
 
 
 def migrate(

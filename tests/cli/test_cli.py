@@ -1,5 +1,6 @@
 """The command line as its user meets it: what it says, how it ends, and that it never shows a password or a traceback."""
 
+import json
 import os
 import re
 import signal
@@ -195,6 +196,16 @@ def test_two_workers_serve_and_end_with_sigterm(tmp_path: Path) -> None:
     with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=2) as server:
         assert httpx.get(f"{server.url}/version").status_code == 200
         assert server.stop() == 0
+
+
+def test_every_worker_writes_its_log_lines(tmp_path: Path) -> None:
+    with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=2) as server:
+        for number in range(4):
+            httpx.get(f"{server.url}/version", headers={"X-Correlation-ID": f"order-{number}"})
+        assert server.stop() == 0
+        lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+    seen = [line["correlation_id"] for line in lines if line["logger"] == "app.access" and line["route"] == "/version"]
+    assert seen == [f"order-{number}" for number in range(4)]
 
 
 def test_control_c_ends_without_a_traceback(tmp_path: Path) -> None:
