@@ -14,17 +14,17 @@ def test_the_demo_has_people_documents_calls_and_a_trace(server: Server, databas
     home = get(server, token, "/organizations/by-slug/demo")
     projects = {project["name"]: project["id"] for project in get(server, token, "/projects")["items"]}
     assert projects.keys() == {"Website", "Customer support"}
-    (handbook,) = get(server, token, f"/projects/{projects['Website']}/documents")["items"]
+    (handbook,) = get(server, token, f"/projects/{projects['Website']}/documents")
     assert (handbook["name"], handbook["current_version_number"], handbook["created_by_subject"]) == ("Handbook", 2, "user:bob")
-    (call,) = get(server, token, f"/projects/{projects['Customer support']}/api-calls")["items"]
+    (call,) = get(server, token, f"/api-calls?project_id={projects['Customer support']}")["items"]
     assert call["request_payload"] == {"order": "A-17"}
-    runs = get(server, token, f"/projects/{projects['Customer support']}/executions")["items"]
+    runs = get(server, token, f"/executions/by-project/{projects['Customer support']}")
     assert sorted((run["operation"], run["status"]) for run in runs) == [
         ("answer_ticket", "COMPLETED"),
         ("chat", "COMPLETED"),
         ("look_up_order", "FAILED"),
     ]
-    assert [group["group_id"] for group in get(server, token, f"/organizations/{home['id']}/groups")] == ["editors"]
+    assert [group["group_id"] for group in get(server, token, f"/organizations/{home['id']}/groups")["items"]] == ["editors"]
     assert "there is an organization 'demo' already" in operator.refused("demo")
     named = httpx.get(f"{server.url}/api/organizations/{home['id']}", headers={"X-SaaSBase-Actor": "user:mallory"})
     assert named.status_code == 404
