@@ -89,6 +89,23 @@ class Bucket:
                 return []
         return [(upload["Key"], upload["UploadId"]) for upload in found.get("Uploads", ())]
 
+    async def addresses(self) -> set[str]:
+        """The address that a store gives to each object and upload."""
+        return {f"s3:{key}" for key in await self.keys()} | {f"s3:{key}/{upload_id}" for key, upload_id in await self.uploads()}
+
+    async def read(self, key: str) -> bytes:
+        async with self.client() as client:
+            return bytes(await (await client.get_object(Bucket=self.name, Key=key))["Body"].read())
+
+    async def replace(self, uri: str, content: bytes | None) -> None:
+        """Put other bytes at an address, or none."""
+        key = uri.removeprefix("s3:")
+        async with self.client() as client:
+            if content is None:
+                await client.delete_object(Bucket=self.name, Key=key)
+            else:
+                await client.put_object(Bucket=self.name, Key=key, Body=content)
+
     async def count(self) -> int:
         """Everything it holds, unfinished uploads included."""
         return len(await self.keys()) + len(await self.uploads())
