@@ -205,9 +205,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
     except CommandError as error:  # a version this release does not know: the database was migrated by a newer one
         _fail(f"the schema cannot be migrated: {error}")
     except BlobStoreError as error:
-        _fail(
-            f"documents cannot be stored (SAASBASE_STORAGE__LOCAL__BASE_PATH, or SAASBASE_STORAGE__S3__* when there is a bucket): {error}"
-        )
+        _fail(f"documents cannot be stored: {error} ({error.advice or 'see SAASBASE_STORAGE__LOCAL__BASE_PATH'})")
     except (SQLAlchemyError, OSError) as error:
         _fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
 

@@ -40,7 +40,7 @@ class S3BlobStore:
         self._discarding: set[asyncio.Task[None]] = set()
         self._checking = asyncio.Lock()
         self._checked_at = -float(CHECK_INTERVAL_SECONDS)
-        self._fault: str | None = None
+        self._fault: BlobStoreError | None = None
 
     async def open(self) -> None:
         """See ``BlobStore.open``: proves that the bucket takes writes."""
@@ -100,18 +100,18 @@ class S3BlobStore:
                 self._fault = await self._find_fault()
                 self._checked_at = time.monotonic()
             if self._fault is not None:
-                raise BlobStoreError(self._fault)
+                raise BlobStoreError(str(self._fault), advice=self._fault.advice)
 
-    async def _find_fault(self) -> str | None:
+    async def _find_fault(self) -> BlobStoreError | None:
         key = uuid4().hex
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await self._bucket.put(key, io.BytesIO(), _EMPTY_MD5)
                 await self._bucket.delete(key)
         except BlobStoreError as error:
-            return str(error)
+            return error
         except TimeoutError:
-            return "the store does not answer"
+            return BlobStoreError("the store does not answer", advice=f"nothing came from S3 for {CHECK_SECONDS} s")
         return None
 
     async def _old(self, moment: datetime) -> AsyncIterator[str]:

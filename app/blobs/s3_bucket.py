@@ -1,7 +1,6 @@
 """One bucket of an S3 server: every call that is made, its limits in time, and what its refusals mean."""
 
 import io
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +13,6 @@ from aiohttp import ClientError as TransportError
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from app.blobs.store import BlobMissingError, BlobStoreError, StoreFullError
-
-_log = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 3
 READ_SECONDS: Final = 20
@@ -104,7 +101,7 @@ class S3Bucket:
             )
             self._client = await self._stack.enter_async_context(client)
         except (BotoCoreError, ValueError) as error:  # a profile, region or endpoint that is none; their texts hold no secret
-            raise BlobStoreError(f"the S3 client cannot be made: {error}") from error
+            raise BlobStoreError("the store cannot be reached", advice=f"SAASBASE_STORAGE__S3__*: {error}") from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -220,31 +217,27 @@ class Body:
 
 @contextmanager
 def _translated(operation: str) -> Iterator[None]:
-    """Turn whatever the client raises into an error of the port, and tell the log what whoever runs the service can do."""
+    """Turn whatever the client raises into an error of the port. Texts of the client name addresses and keys: none is passed on."""
     try:
         yield
     except ClientError as error:
-        raise _meaning(operation, error) from error
+        raise _meaning(operation, str(error.response.get("Error", {}).get("Code", ""))) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
-        _log.error("S3 %s: no credentials; set SAASBASE_STORAGE__S3__ACCESS_KEY and __SECRET_KEY, or give the machine a role", operation)
-        raise BlobStoreError("the store has no credentials") from error
+        advice = "set SAASBASE_STORAGE__S3__ACCESS_KEY and SAASBASE_STORAGE__S3__SECRET_KEY, or give the machine a role"
+        raise BlobStoreError("the store has no credentials", advice=advice) from error
     except (BotoCoreError, TransportError, TimeoutError, OSError) as error:
-        _log.warning("S3 %s: %s", operation, type(error).__name__)  # its text names addresses
-        raise BlobStoreError("the store does not answer") from error
+        advice = f"{type(error).__name__} at {operation}; is SAASBASE_STORAGE__S3__ENDPOINT right, and within reach?"
+        raise BlobStoreError("the store does not answer", advice=advice) from error
 
 
-def _meaning(operation: str, error: ClientError) -> BlobStoreError:
-    code = str(error.response.get("Error", {}).get("Code", ""))
+def _meaning(operation: str, code: str) -> BlobStoreError:
     if code in _MISSING:
         return BlobMissingError("the content is missing from the store")
     if code in _FULL:
-        _log.warning("S3 %s: %s: there is no room", operation, code)
-        return StoreFullError("the store is full")
+        return StoreFullError("the store is full", advice=f"{code} at {operation}")
     if code == "NoSuchBucket":
-        _log.error("S3 %s: the bucket does not exist; make it, or correct SAASBASE_STORAGE__S3__BUCKET", operation)
-        return BlobStoreError("its bucket does not exist")
+        return BlobStoreError("its bucket does not exist", advice="make the bucket, or correct SAASBASE_STORAGE__S3__BUCKET")
     if code in _REFUSED:
-        _log.error("S3 %s: %s; check the keys, the clock and the bucket's policy (see the README)", operation, code)
-        return BlobStoreError(f"the store refuses access ({code})")
-    _log.warning("S3 %s: %s", operation, code)
-    return BlobStoreError("the store failed")
+        advice = f"{code} at {operation}; check SAASBASE_STORAGE__S3__ACCESS_KEY and its secret, the clock, and the bucket's policy"
+        return BlobStoreError("the store refuses access", advice=advice)
+    return BlobStoreError("the store failed", advice=f"{code} at {operation}")

@@ -11,7 +11,14 @@ READ_BYTES: Final = 1024 * 1024
 
 
 class BlobStoreError(Exception):
-    """The store cannot do what was asked; the message names no path and no key."""
+    """The store cannot do what was asked; the message names no path and no key.
+
+    ``advice`` is for whoever runs the service: what to look at. It stands in the log, and never in an answer.
+    """
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class BlobMissingError(BlobStoreError):
