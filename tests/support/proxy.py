@@ -4,16 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-SLOW_DOWN = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>less</Message></Error>"
+
+def canned(status: str, body: bytes) -> bytes:
+    """An answer after which the connection ends."""
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+SLOW_DOWN = canned("503 Slow Down", b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>less</Message></Error>")
 
 
 class Proxy:
-    """Passes bytes on, except for the next ``refusals`` connections and the next ``cuts`` long answers."""
+    """Passes bytes on; but the next connections get the ``answers``, if there are any, and the next ``cuts`` long answers are cut off."""
 
     def __init__(self, port: int) -> None:
         self.endpoint = ""
         self.connections = 0
-        self.refusals = 0
+        self.answers: list[bytes] = []
         self.cuts = 0
         self.cut_after = 1_000_000
         self._upstream = port
@@ -21,12 +27,10 @@ class Proxy:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the service."""
         self.connections += 1
-        if self.refusals:
-            self.refusals -= 1
+        if self.answers:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
-                head = f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {len(SLOW_DOWN)}\r\n"
-                writer.write(head.encode() + b"Connection: close\r\n\r\n" + SLOW_DOWN)
+                writer.write(self.answers.pop(0))
                 await writer.drain()
             writer.close()
             return
