@@ -29,7 +29,7 @@ from app.authz.openfga import OpenFGAPolicyEngine
 from app.authz.openfga_client import OpenFGAClient
 from app.authz.outbox import Outbox
 from app.blobs.disk import DiskBlobStore
-from app.blobs.store import BlobStoreError
+from app.blobs.store import BlobStore, BlobStoreError
 from app.core.actors import Actor
 from app.core.errors import AppError
 from app.db.engine import Database, PoolLimits, SecondWall
@@ -116,9 +116,25 @@ def _limits(settings: Settings) -> PoolLimits:
     )
 
 
-def make_store(settings: Settings) -> DiskBlobStore:
-    """The blob store the settings name."""
-    return DiskBlobStore(settings.storage.local.base_path)
+def make_store(settings: Settings) -> BlobStore:
+    """The blob store the settings name: S3 when there is a bucket, else the disk."""
+    given = settings.storage.s3
+    if not given.bucket:
+        return DiskBlobStore(settings.storage.local.base_path)
+    from app.blobs.s3 import S3BlobStore, S3Options  # noqa: PLC0415 - its library costs half a second and 40 MiB
+
+    options = S3Options(
+        bucket=given.bucket,
+        prefix=given.prefix,
+        endpoint=given.endpoint or None,
+        region=given.region or None,
+        access_key=given.access_key.get_secret_value() if given.access_key else None,
+        secret_key=given.secret_key.get_secret_value() if given.secret_key else None,
+        path_style=given.path_style,
+        part_bytes=given.part_bytes,
+        presign_seconds=given.presign_seconds if given.presign_downloads else None,
+    )
+    return S3BlobStore(options)
 
 
 def make_openfga_client(settings: Settings, *, needs_store: bool = True) -> OpenFGAClient:

@@ -30,6 +30,7 @@ PREFIX = "SAASBASE_"
 MAX_SECONDS = 366 * 86400
 MIN_SECRET = 16
 MAX_DAYS = 36500
+MAX_S3_PARTS = 10_000
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
@@ -54,6 +55,13 @@ def _base_path(value: str) -> str:
     if not _BASE_PATH.fullmatch(path):
         raise ValueError("must be a path such as /api, of letters, digits and . _ ~ -")
     return path
+
+
+def _prefix(value: str) -> str:
+    path = value.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9!_.*'()/-]{0,400}", path):
+        raise ValueError("must be a folder such as documents, of letters, digits and ! _ . * ' ( ) / -")
+    return f"{path}/" if path else ""
 
 
 def _actor_or_nobody(value: str) -> str:
@@ -123,16 +131,64 @@ class LocalStorageSettings(Section):
     """Folder for the contents of documents; created when absent."""
 
 
+class S3StorageSettings(Section):
+    """Documents in S3 or what speaks its protocol, when a bucket is named."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://[^/?#@\s]+/?)?$")
+    """Address of a server other than Amazon's, such as http://127.0.0.1:9000; empty = Amazon S3."""
+    region: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
+    """Region; empty = the one of the environment, and us-east-1 with an endpoint."""
+    prefix: Annotated[str, AfterValidator(_prefix)] = ""
+    """Folder in the bucket; everything of ours lies below it, and nothing else is touched."""
+    access_key: OptionalSecret = None
+    """Access key; empty = the default chain: environment, profile, role of the machine."""
+    secret_key: OptionalSecret = Field(default=None, validate_default=True)
+    """Its secret."""
+    path_style: bool = True
+    """true = http://server/bucket/key, which every server knows; false = http://bucket.server/key."""
+    part_bytes: int = Field(default=8 * 1024**2, ge=5 * 1024**2, le=512 * 1024**2)
+    """Larger documents go up in parts of this size; an upload holds three of them in memory."""
+    presign_downloads: bool = False
+    """true = downloads are redirected (307) to a signed URL of the S3 server, which clients have to reach by the same address."""
+    presign_seconds: int = Field(default=300, ge=1, le=7 * 86400)
+    """How long such a URL is good for."""
+    bucket: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9])?$", validate_default=True)
+    """The bucket, which has to exist; empty = documents lie on disk."""
+
+    @field_validator("secret_key")
+    @classmethod
+    def _keys_come_in_pairs(cls, value: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if (value is None) != (others.data.get("access_key") is None):
+            raise ValueError("goes together with ACCESS_KEY: give both or none")
+        return value
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_named_for_an_endpoint(cls, value: str, others: ValidationInfo) -> str:
+        if not value and (others.data.get("endpoint") or others.data.get("access_key")):
+            raise ValueError("is needed: the bucket that documents lie in")
+        return value
+
+
 class StorageSettings(Section):
     """Where documents lie and how large they may be."""
 
     local: LocalStorageSettings = LocalStorageSettings()
+    s3: S3StorageSettings = S3StorageSettings()
     max_upload_bytes: int = Field(default=5 * 1024**3, ge=1)
     """Largest document; a larger upload is answered 413 while it streams."""
     sweep_min_age_seconds: int = Field(default=3600, ge=0, le=MAX_SECONDS)
     """The sweeper removes contents without a row only when they are older than this."""
     sweep_interval_seconds: int = Field(default=3600, ge=0, le=MAX_SECONDS)
     """Pause between two runs of the sweeper; 0 = only at start."""
+
+    @field_validator("max_upload_bytes")
+    @classmethod
+    def _fits_into_parts(cls, value: int, others: ValidationInfo) -> int:
+        s3 = others.data.get("s3")
+        if s3 is not None and s3.bucket and value > MAX_S3_PARTS * s3.part_bytes:
+            raise ValueError(f"is more than {MAX_S3_PARTS} parts of S3__PART_BYTES, which is all that S3 takes")
+        return value
 
 
 class ActorSettings(Section):

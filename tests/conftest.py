@@ -23,6 +23,7 @@ from tests.support import openfga
 from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles, section_of
 from tests.support.openfga import OpenFGAServer, run_openfga
 from tests.support.postgres import run_postgres
+from tests.support.s3 import S3Server, run_s3
 from tests.support.server import Server, run_server
 
 TEMPLATE = "saasbase_template"
@@ -221,6 +222,20 @@ def server(database_url: str, tmp_path: Path) -> Iterator[Server]:
 def openfga_server() -> Iterator[OpenFGAServer]:
     """A running OpenFGA server; every test makes a store of its own."""
     with run_openfga() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rclone_server() -> Iterator[S3Server]:
+    """A quick S3 server; every test makes a bucket of its own."""
+    with run_s3("rclone") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def swift_server() -> Iterator[S3Server]:
+    """A strict S3 server; every test makes a bucket of its own."""
+    with run_s3("swift") as running:
         yield running
 
 

@@ -5,11 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
+
+READ_BYTES: Final = 1024 * 1024
 
 
 class BlobStoreError(Exception):
-    """The store cannot do what was asked; the message names no path and no key."""
+    """The store cannot do what was asked; the message names no path and no key.
+
+    ``advice`` is for whoever runs the service: what to look at. It stands in the log, and never in an answer.
+    """
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class BlobMissingError(BlobStoreError):
@@ -43,6 +52,46 @@ class FileBlob:
         """How many bytes there are."""
         return os.fstat(self.file.fileno()).st_size
 
+    def close(self) -> None:
+        """Let go of it without reading it."""
+        self.file.close()
+
+
+class BlobReader(Protocol):
+    """A place in the bytes, as a file has it."""
+
+    async def seek(self, place: int) -> None:
+        """Go on reading from there."""
+
+    async def read(self, size: int) -> bytes:
+        """The next ``size`` bytes; fewer only at the end.
+
+        Raises:
+            BlobMissingError: they were there, and are gone.
+            BlobStoreError: they cannot be had now.
+        """
+
+
+class RemoteBlob(Protocol):
+    """Bytes on another machine, which are fetched as they are sent: nothing is held until somebody reads."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes there are."""
+
+    @property
+    def modified_at(self) -> datetime:
+        """When they were written."""
+
+    def open(self) -> AbstractAsyncContextManager[BlobReader]:
+        """Read them. Reads of ``READ_BYTES`` are of one stream to the end, which a deletion does not cut; shorter ones of a range."""
+
+    async def address_for(self, disposition: str, media_type: str) -> str | None:
+        """A signed URL at which a client gets them with those headers for a short time; None when clients are not to be sent there."""
+
+    def close(self) -> None:
+        """Let go of it without reading it."""
+
 
 class BlobWriter(Protocol):
     """One upload on its way in."""
@@ -70,7 +119,7 @@ class BlobStore(Protocol):
     def open_write(self) -> AbstractAsyncContextManager[BlobWriter]:
         """Take in one blob. Leaving the block without ``finish`` leaves nothing behind."""
 
-    async def open_read(self, uri: str) -> FileBlob:
+    async def open_read(self, uri: str) -> FileBlob | RemoteBlob:
         """Where to read a blob.
 
         Raises:

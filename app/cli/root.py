@@ -52,7 +52,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     except MigrationError as error:  # a version this release does not know: the database was migrated by a newer one
         fail(f"the schema cannot be migrated: {error}")
     except BlobStoreError as error:
-        fail(f"documents cannot be stored (SAASBASE_STORAGE__LOCAL__BASE_PATH): {error}")
+        fail(f"documents cannot be stored: {error} ({error.advice or 'see SAASBASE_STORAGE__LOCAL__BASE_PATH'})")
     except (SQLAlchemyError, OSError) as error:
         fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
 

@@ -1,5 +1,6 @@
 """Every error in one shape: ``application/problem+json`` (RFC 9457), with a stable ``code`` and the request's id."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -15,6 +16,8 @@ from app.blobs.store import BlobStoreError, StoreFullError
 from app.core import errors
 from app.db.errors import as_app_error
 from app.http.requests import request_info
+
+_log = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -196,4 +199,6 @@ def _pointer_to(path: Iterable[str | int]) -> str:
 
 async def handle_error(request: Request, error: Exception) -> Response:
     """FastAPI's exception handler for every error that has an answer of its own."""
+    if isinstance(error, BlobStoreError):
+        _log.warning("document contents: %s (%s)", error, error.advice, extra={"request_id": request_info(request.scope).request_id})
     return problem_of(request.scope, error)

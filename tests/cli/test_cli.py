@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from app.db.migrations import head_version
 from app.db.urls import DatabaseURLError
 from app.main import make_database
 from app.settings import Settings
+from tests.support.application import ROOT
 from tests.support.cli import Result, command, environment, run_saasbase
 from tests.support.database import environment_of
 from tests.support.postgres import free_port
+from tests.support.s3 import S3Server
 from tests.support.server import Server, run_server
 
 PASSWORD = "geheim4711"
@@ -163,6 +166,29 @@ def test_a_store_that_cannot_be_written_stops_with_one_line(name: str, tmp_path:
     (tmp_path / "file").write_text("not a folder")
     ended = run_saasbase(tmp_path, name, SAASBASE_STORAGE__LOCAL__BASE_PATH=str(tmp_path / "file/documents"))
     assert_refused(ended, "SAASBASE_STORAGE__LOCAL__BASE_PATH", "documents cannot be stored")
+
+
+S3_FAULTS = {
+    "SAASBASE_STORAGE__S3__BUCKET": ("there-is-none", "make the bucket"),
+    "SAASBASE_STORAGE__S3__SECRET_KEY": (PASSWORD, "SignatureDoesNotMatch"),
+    "SAASBASE_STORAGE__S3__ENDPOINT": ("http://127.0.0.1:1", "within reach"),
+}
+
+
+@pytest.mark.parametrize("name", S3_FAULTS)
+def test_an_s3_that_cannot_be_used_stops_with_one_line(name: str, rclone_server: S3Server, tmp_path: Path) -> None:
+    value, advice = S3_FAULTS[name]
+    ended = run_saasbase(tmp_path, "serve", **{**rclone_server.new_bucket().environment, name: value})
+    assert_refused(ended, "documents cannot be stored", advice)
+
+
+def test_the_library_for_s3_is_loaded_only_with_a_bucket(tmp_path: Path) -> None:
+    code = "import sys; from app.main import create_app; create_app(); print('botocore' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAASBASE_DB_URL": f"sqlite:///{tmp_path}/x.db"}
+    for given, expected in [({}, "False"), ({"SAASBASE_STORAGE__S3__BUCKET": "documents"}, "True")]:
+        ended = subprocess.run(command, env={**environment, **given}, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert ended.stdout.strip() == expected
 
 
 def test_a_port_that_is_taken_stops_the_server(tmp_path: Path) -> None:

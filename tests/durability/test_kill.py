@@ -11,8 +11,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.support.inventory import Inventory, take_inventory
+from tests.support.s3 import PART_BYTES, Bucket, S3Server
 from tests.support.server import Server, run_server
 
 ROUNDS = 5
@@ -45,7 +47,7 @@ def _write_until_killed(server: Server, project_id: str, seed: int, done: Acknow
     with _connect(server) as client:
         try:
             while True:
-                content = chance.randbytes(chance.choice([10, 5_000, 300_000, 2_500_000]))
+                content = chance.randbytes(chance.choice([10, 5_000, 300_000, 2_500_000, PART_BYTES + 1_000]))
                 file = {"file": ("f.bin", content)}
                 created = client.post(f"/projects/{project_id}/documents", files=file)
                 assert created.status_code == 201, created.text
@@ -84,11 +86,21 @@ def _check_everything(server: Server, done: Acknowledged) -> None:
             assert client.get(f"/documents/{document_id}").status_code == 404, SEED
 
 
-def test_what_was_acknowledged_survives_kill_9(database_url: str, tmp_path: Path) -> None:
+@pytest.fixture(params=["disk", "s3"])
+def bucket(request: pytest.FixtureRequest) -> Bucket | None:
+    """Where contents lie when it is not the disk."""
+    if request.param == "disk":
+        return None
+    server: S3Server = request.getfixturevalue("rclone_server")
+    return server.new_bucket()
+
+
+def test_what_was_acknowledged_survives_kill_9(database_url: str, tmp_path: Path, bucket: Bucket | None) -> None:
     everything, chance = Acknowledged(), random.Random(SEED)
+    settings = bucket.environment if bucket is not None else {}
     project_id = ""
     for number in range(ROUNDS):
-        with run_server(database_url, tmp_path) as server:
+        with run_server(database_url, tmp_path, workers=1, **settings) as server:
             project_id = project_id or _make_project(server)
             _check_everything(server, everything)
             before = len(everything.checksums)
@@ -109,15 +121,16 @@ def test_what_was_acknowledged_survives_kill_9(database_url: str, tmp_path: Path
                 everything.names |= part.names
                 everything.deleted |= part.deleted
             assert len(everything.checksums) + len(everything.deleted) > before
-        _inventory(database_url, tmp_path).check()
-    with run_server(database_url, tmp_path, SAASBASE_STORAGE__SWEEP_MIN_AGE_SECONDS="0") as server:
-        _wait_until(lambda: not (found := _inventory(database_url, tmp_path)).incoming and not found.orphans)
+        _inventory(database_url, tmp_path, bucket).check()
+    settings["SAASBASE_STORAGE__SWEEP_MIN_AGE_SECONDS"] = "0"
+    with run_server(database_url, tmp_path, workers=1, **settings) as server:
+        _wait_until(lambda: not (found := _inventory(database_url, tmp_path, bucket)).incoming and not found.orphans)
         _check_everything(server, everything)
-    _inventory(database_url, tmp_path).check()
+    _inventory(database_url, tmp_path, bucket).check()
 
 
-def _inventory(database_url: str, folder: Path) -> Inventory:
-    return asyncio.run(take_inventory(database_url, folder))
+def _inventory(database_url: str, folder: Path, bucket: Bucket | None) -> Inventory:
+    return asyncio.run(take_inventory(database_url, folder, bucket))
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:

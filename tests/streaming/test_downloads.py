@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.streaming.conftest import Place
-from tests.support.inventory import list_files
 from tests.support.wire import Answer, Wire, form, part, send_form
 
 CONTENT = random.Random(5).randbytes(300_001)
@@ -152,11 +151,7 @@ def test_every_version_keeps_its_content(place: Place) -> None:
 @pytest.mark.parametrize("harm", ["gone", "cut", "longer"])
 def test_bytes_the_store_has_lost_are_a_problem_and_not_a_cut_connection(place: Place, path: str, harm: str) -> None:
     document = put(place)
-    file = list_files(place.folder)[document["storage_uri"]]
-    if harm == "gone":
-        file.unlink()
-    else:
-        file.write_bytes(CONTENT[:1000] if harm == "cut" else CONTENT + b"!")
+    place.harm(document["storage_uri"], {"gone": None, "cut": CONTENT[:1000], "longer": CONTENT + b"!"}[harm])
     with Wire(place.server.url) as wire:
         for _ in range(2):  # the connection lives on
             wire.send_head("GET", f"/api/documents/{document['id']}/{path}")

@@ -8,6 +8,7 @@ import pytest
 from tests.streaming.conftest import Place
 from tests.support.wire import FILE, Answer, Wire, form, part, raw_part, send_form
 
+ADDRESS = r"(disk:[0-9a-f]{2}/|s3:)[0-9a-f]{32}"
 ATTR_CHAR = r"[A-Za-z0-9!#$&+.^_`|~-]"  # RFC 8187
 DISPOSITION = re.compile(rf"attachment; filename=\"([ !#-\[\]-~]*)\"; filename\*=UTF-8''((?:{ATTR_CHAR}|%[0-9A-F]{{2}})+)")
 
@@ -77,8 +78,8 @@ def test_a_name_given_as_a_field_is_data_and_never_a_path(place: Place, name: st
     assert name_in(header) == name
     assert not {"/", "\\", "%"} & set(header.partition('filename="')[2].partition('"')[0])
     stored = answer.json["storage_uri"]
-    assert re.fullmatch(r"disk:[0-9a-f]{2}/[0-9a-f]{32}", stored)
-    assert place.files() == {address for address in place.files() if re.fullmatch(r"disk:[0-9a-f]{2}/[0-9a-f]{32}", address)}
+    assert re.fullmatch(ADDRESS, stored)
+    assert place.files() == {address for address in place.files() if re.fullmatch(ADDRESS, address)}
 
 
 def test_an_old_version_comes_under_the_name_it_was_uploaded_with(place: Place) -> None:

@@ -205,7 +205,7 @@ def test_a_client_that_disconnects_leaves_nothing(place: Place, sent: int, frami
         else:
             wire.send_head("POST", place.documents, content_type=CONTENT_TYPE, transfer_encoding="chunked")
             wire.send_chunks([body[:sent]] if sent else [], close=False)
-        _wait_until(lambda: sent < 1_200_000 or any("incoming" in address for address in place.files()))
+        _wait_until(lambda: sent < 1_200_000 or place.is_receiving())
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from tests.support.database import behind, open_database
+from tests.support.s3 import Bucket
 
 FOLDER = "documents"
 
@@ -70,22 +71,26 @@ def list_files(folder: Path) -> dict[str, Path]:
     return {f"disk:{path.parent.name}/{path.name}": path for path in (folder / FOLDER).rglob("*") if path.is_file()}
 
 
-async def take_inventory(database_url: str, folder: Path) -> Inventory:
-    """Read everything."""
+async def take_inventory(database_url: str, folder: Path, bucket: Bucket | None = None) -> Inventory:
+    """Read everything; the contents from the bucket, if they lie in one."""
     async with open_database(database_url) as database, behind(database) as connection:
         rows = {}
         for table in ("documents", "document_versions", "audit_events", "memberships"):
             rows[table] = list((await connection.execute(text(f"SELECT * FROM {table}"))).all())
+    objects, incoming = _in_folder(folder) if bucket is None else await _in_bucket(bucket)
+    return Inventory(rows["documents"], rows["document_versions"], rows["audit_events"], rows["memberships"], objects, incoming)
+
+
+def _in_folder(folder: Path) -> tuple[dict[str, tuple[int, str]], list[str]]:
     files = list_files(folder)
-    objects = {address: _digest(path) for address, path in files.items() if not address.startswith("disk:incoming/")}
-    return Inventory(
-        rows["documents"],
-        rows["document_versions"],
-        rows["audit_events"],
-        rows["memberships"],
-        objects,
-        [address for address in files if address.startswith("disk:incoming/")],
-    )
+    incoming = [address for address in files if address.startswith("disk:incoming/")]
+    return {address: _digest(path) for address, path in files.items() if address not in incoming}, incoming
+
+
+async def _in_bucket(bucket: Bucket) -> tuple[dict[str, tuple[int, str]], list[str]]:
+    contents = {f"s3:{key}": await bucket.read(key) for key in await bucket.keys()}
+    objects = {address: (len(content), hashlib.sha256(content).hexdigest()) for address, content in contents.items()}
+    return objects, [f"s3:{key}/{upload_id}" for key, upload_id in await bucket.uploads()]
 
 
 def _digest(path: Path) -> tuple[int, str]:

@@ -19,6 +19,13 @@ SECRET = "geheim-4711"
 KEPT = {
     "SAASBASE_DB_URL": "jdbc:sqlite:x.db",
     "SAASBASE_STORAGE__LOCAL__BASE_PATH": "elsewhere/documents",
+    "SAASBASE_STORAGE__S3__ENDPOINT": "http://127.0.0.1:9000",
+    "SAASBASE_STORAGE__S3__REGION": "eu-west-1",
+    "SAASBASE_STORAGE__S3__BUCKET": "documents",
+    "SAASBASE_STORAGE__S3__PREFIX": "tenants",
+    "SAASBASE_STORAGE__S3__ACCESS_KEY": "key",
+    "SAASBASE_STORAGE__S3__SECRET_KEY": "secret",
+    "SAASBASE_STORAGE__S3__PATH_STYLE": "false",
     "SAASBASE_WEB__ENABLED": "false",
     "SAASBASE_WEB__BASE_PATH": "/v1",
     "SAASBASE_ACTOR__HEADER": "X-Actor",
@@ -30,6 +37,13 @@ BAD = {
     "SAASBASE_DATABASE__TRANSACTION_POOLER": [SECRET],
     "SAASBASE_STORAGE__MAX_UPLOAD_BYTES": ["0", "5 GiB"],
     "SAASBASE_STORAGE__SWEEP_MIN_AGE_SECONDS": ["-1", "99999999999999999999"],
+    "SAASBASE_STORAGE__S3__ENDPOINT": ["minio:9000", "ftp://minio", f"http://user:{SECRET}@minio", "http://minio/bucket", "http:// minio"],
+    "SAASBASE_STORAGE__S3__BUCKET": ["a", "a/b", "-bucket", "b" * 64],
+    "SAASBASE_STORAGE__S3__REGION": ["eu west"],
+    "SAASBASE_STORAGE__S3__PREFIX": ["a b", "a?b", "ä"],
+    "SAASBASE_STORAGE__S3__PART_BYTES": ["5242879", "8 MiB"],
+    "SAASBASE_STORAGE__S3__PRESIGN_SECONDS": ["0", "604801"],
+    "SAASBASE_STORAGE__S3__SECRET_KEY": [SECRET],
     "SAASBASE_ACTOR__HEADER": ["", "X Actor", "X-Actor:", "A" * 65],
     "SAASBASE_ACTOR__TRUSTED_PROXIES": [SECRET, "10.0.0.0/33", "127.0.0.1/32;10.0.0.1"],
     "SAASBASE_ACTOR__ANONYMOUS": [f"robot:{SECRET}", "user:", "service:a\x01b"],
@@ -102,6 +116,11 @@ def test_the_names_of_the_reference_are_kept(monkeypatch: pytest.MonkeyPatch) ->
     settings = load_settings()
     assert settings.db_url.get_secret_value() == "jdbc:sqlite:x.db"
     assert settings.storage.local.base_path == Path("elsewhere/documents")
+    s3 = settings.storage.s3
+    assert (s3.endpoint, s3.region, s3.bucket, s3.prefix) == ("http://127.0.0.1:9000", "eu-west-1", "documents", "tenants/")
+    assert s3.access_key == SecretStr("key")
+    assert s3.secret_key == SecretStr("secret")
+    assert s3.path_style is False
     assert settings.web.enabled is False
     assert settings.web.base_path == "/v1"
     assert settings.actor.header == "X-Actor"
@@ -126,6 +145,31 @@ def test_the_base_path_may_be_empty_and_loses_its_trailing_slash(given: str, pat
 def test_networks_are_a_list_with_commas(given: str, networks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", given)
     assert load_settings().actor.trusted_proxies == tuple(map(ip_network, networks))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"ENDPOINT": "http://127.0.0.1:9000"}, "SAASBASE_STORAGE__S3__BUCKET: is needed: the bucket that documents lie in"),
+        (
+            {"BUCKET": "documents", "ACCESS_KEY": SECRET},
+            "SAASBASE_STORAGE__S3__SECRET_KEY: goes together with ACCESS_KEY: give both or none",
+        ),
+    ],
+)
+def test_half_of_s3_stops_with_one_line(given: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"SAASBASE_STORAGE__S3__{name}", value)
+    assert fault() == expected
+
+
+def test_the_largest_document_has_to_fit_into_the_parts_that_s3_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_STORAGE__MAX_UPLOAD_BYTES", str(10_000 * 8 * 1024**2 + 1))
+    assert load_settings().storage.max_upload_bytes > 10_000 * 8 * 1024**2  # the disk takes it
+    monkeypatch.setenv("SAASBASE_STORAGE__S3__BUCKET", "documents")
+    assert fault().startswith("SAASBASE_STORAGE__MAX_UPLOAD_BYTES: is more than 10000 parts of S3__PART_BYTES")
+    monkeypatch.setenv("SAASBASE_STORAGE__S3__PART_BYTES", str(9 * 1024**2))
+    assert load_settings().storage.s3.part_bytes == 9 * 1024**2
 
 
 def test_an_empty_anonymous_actor_and_an_empty_proxy_secret_mean_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {"description": "The content", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
     206: {"description": "The range that was asked for", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
     304: {"description": "The client has this content already"},
+    307: {"description": "The content is at the signed URL in `Location`, for a short time"},
 }
 
 

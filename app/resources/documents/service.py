@@ -6,7 +6,7 @@ from typing import Any
 from app.audit.trail import Subject
 from app.authz.engine import Located
 from app.authz.memberships import MembershipRepository
-from app.blobs.store import BlobMissingError, BlobStore, FileBlob, StoredBlob
+from app.blobs.store import BlobMissingError, BlobStore, FileBlob, RemoteBlob, StoredBlob
 from app.core.clock import now
 from app.core.errors import NotFoundError
 from app.core.events import AuditAction
@@ -41,7 +41,7 @@ class IncomingFile:
 class Content:
     """What a download sends."""
 
-    blob: FileBlob
+    blob: FileBlob | RemoteBlob
     name: str
     media_type: str
     checksum: str
@@ -144,7 +144,7 @@ class DocumentService:
             await self._work.locate(Document.id, getattr(row, "document_id", row.id))
             raise
         if blob.size_bytes != row.size_bytes:
-            blob.file.close()
+            blob.close()
             raise BlobMissingError("the content in the store is not whole")
         return Content(blob, name, row.media_type, row.checksum)
 

@@ -1,0 +1,69 @@
+"""Stands between the service and an S3 server, and misbehaves on demand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+def canned(status: str, body: bytes) -> bytes:
+    """An answer after which the connection ends."""
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+SLOW_DOWN = canned("503 Slow Down", b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>less</Message></Error>")
+
+
+class Proxy:
+    """Passes bytes on; but the next connections get the ``answers``, if there are any, and the next ``cuts`` long answers are cut off."""
+
+    def __init__(self, port: int) -> None:
+        self.endpoint = ""
+        self.connections = 0
+        self.answers: list[bytes] = []
+        self.cuts = 0
+        self.cut_after = 1_000_000
+        self._upstream = port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of the service."""
+        self.connections += 1
+        if self.answers:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(self.answers.pop(0))
+                await writer.drain()
+            writer.close()
+            return
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        await asyncio.gather(self._pass(reader, up_writer), self._pass_answer(up_reader, writer))
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def _pass_answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        passed = 0
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+                passed += len(data)
+                if self.cuts and passed >= self.cut_after:
+                    self.cuts -= 1
+                    break
+        target.close()
+
+
+@asynccontextmanager
+async def run_proxy(port: int) -> AsyncIterator[Proxy]:
+    """A proxy before that port of this machine."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield proxy
+    finally:
+        server.close()
