@@ -1,13 +1,8 @@
-"""Everything that can be configured: environment variables with the prefix ``SAASBASE_`` and ``__`` between levels, or a ``.env`` file."""
+"""The groups of settings."""
 
-import json
-import os
-import re
-from collections.abc import Iterator
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -16,85 +11,26 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as UnreadableError
+from pydantic_settings import NoDecode
 
-from app.core.actors import Actor, InvalidActorError
-from app.core.issuers import Issuer, SigningAlgorithm, require_distinct
+from app.core.issuers import Issuer, SigningAlgorithm
+from app.settings.values import (
+    Networks,
+    OptionalSecret,
+    read_actor,
+    read_base_path,
+    read_issuers,
+    read_list,
+    read_prefix,
+    require_distinct_issuers,
+)
 
-PREFIX = "SAASBASE_"
 MAX_SECONDS = 366 * 86400
-MIN_SECRET = 16
 MAX_DAYS = 36500
 MAX_S3_PARTS = 10_000
-_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
-
-
-class SettingsError(Exception):
-    """The configuration cannot be used; one clear line for each fault."""
-
-
-def _split(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _networks(values: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(value, strict=False) for value in values)
-    except ValueError:  # its text repeats the value
-        raise ValueError("must be addresses or networks with commas between, such as 127.0.0.1/32,10.0.0.0/8") from None
-
-
-def _base_path(value: str) -> str:
-    path = "/" + value.strip("/")
-    path = "" if path == "/" else path
-    if not _BASE_PATH.fullmatch(path):
-        raise ValueError("must be a path such as /api, of letters, digits and . _ ~ -")
-    return path
-
-
-def _prefix(value: str) -> str:
-    path = value.strip("/")
-    if not re.fullmatch(r"[A-Za-z0-9!_.*'()/-]{0,400}", path):
-        raise ValueError("must be a folder such as documents, of letters, digits and ! _ . * ' ( ) / -")
-    return f"{path}/" if path else ""
-
-
-def _actor_or_nobody(value: str) -> str:
-    if value.strip():
-        try:
-            Actor.from_subject(value)
-        except InvalidActorError as error:
-            raise ValueError(f"names no actor: {error}") from None
-    return value
-
-
-def _issuers(value: Any) -> Any:
-    """Read the JSON list; an audience may be one text instead of a list."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else []
-        except (ValueError, RecursionError):  # its text repeats the value
-            value = None
-    if not isinstance(value, list | tuple) or not all(isinstance(issuer, dict | Issuer) for issuer in value):
-        raise ValueError("must be a JSON list of objects")
-    return [
-        {**issuer, "audience": [issuer["audience"]]} if isinstance(issuer, dict) and isinstance(issuer.get("audience"), str) else issuer
-        for issuer in value
-    ]
-
-
-def _distinct(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
-    require_distinct(issuers)
-    return issuers
-
-
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: _networks(_split(v)))]
 
 
 class Section(BaseModel):
@@ -138,7 +74,7 @@ class S3StorageSettings(Section):
     """Address of a server other than Amazon's, such as http://127.0.0.1:9000; empty = Amazon S3."""
     region: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
     """Region; empty = the one of the environment, and us-east-1 with an endpoint."""
-    prefix: Annotated[str, AfterValidator(_prefix)] = ""
+    prefix: Annotated[str, AfterValidator(read_prefix)] = ""
     """Folder in the bucket; everything of ours lies below it, and nothing else is touched."""
     access_key: OptionalSecret = None
     """Access key; empty = the default chain: environment, profile, role of the machine."""
@@ -200,7 +136,7 @@ class ActorSettings(Section):
     """Comma-separated networks (CIDR) whose requests may name their actor in the header; empty = the header is ignored."""
     proxy_secret: OptionalSecret = None
     """When not empty, a trusted proxy must also send this value in X-SaaSBase-Proxy-Secret."""
-    anonymous: Annotated[str, AfterValidator(_actor_or_nobody)] = "service:anonymous"
+    anonymous: Annotated[str, AfterValidator(read_actor)] = "service:anonymous"
     """Actor of a caller who shows no identity; empty = such callers are answered 401."""
 
 
@@ -218,7 +154,7 @@ class AuditSettings(Section):
 
     key: SecretStr = Field(default=SecretStr("development"), min_length=1)
     """Secret that the hash chain is made with. Set your own in production, keep it, and keep it away from the database."""
-    previous_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
+    previous_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(read_list)] = ()
     """Comma-separated secrets that were the key before; what was sealed with them is verified with them."""
     min_retention_days: int = Field(default=0, ge=0, le=MAX_DAYS)
     """Events younger than this cannot be pruned, by nobody; 0 = all can."""
@@ -236,9 +172,9 @@ class AuditSettings(Section):
 class JwtSettings(Section):
     """Tokens of OpenID Connect and OAuth issuers."""
 
-    issuers: Annotated[tuple[Issuer, ...], NoDecode, BeforeValidator(_issuers), AfterValidator(_distinct)] = ()
+    issuers: Annotated[tuple[Issuer, ...], NoDecode, BeforeValidator(read_issuers), AfterValidator(require_distinct_issuers)] = ()
     """JSON list of the issuers whose tokens are believed: issuer, audience, jwks_url and what the README tells of; empty = none."""
-    algorithms: Annotated[tuple[SigningAlgorithm, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)] = tuple(SigningAlgorithm)
+    algorithms: Annotated[tuple[SigningAlgorithm, ...], NoDecode, BeforeValidator(read_list), Field(min_length=1)] = tuple(SigningAlgorithm)
     """Comma-separated signature algorithms that are accepted."""
     leeway_seconds: int = Field(default=30, ge=0, le=300)
     """How far the clocks of issuers may differ from ours."""
@@ -302,7 +238,7 @@ class WebSettings(Section):
 
     enabled: bool = True
     """false = no API routes at all, only the health routes."""
-    base_path: Annotated[str, AfterValidator(_base_path)] = "/api"
+    base_path: Annotated[str, AfterValidator(read_base_path)] = "/api"
     """Prefix of every API route; may be empty."""
     max_body_bytes: int = Field(default=1024**2, ge=1024)
     """Largest JSON body; a larger one is answered 413. Uploads have their own limit."""
@@ -334,111 +270,3 @@ class LogSettings(Section):
     """DEBUG, INFO, WARNING or ERROR."""
     format: LogFormat = LogFormat.AUTO
     """console, json, or auto: console in a terminal, json elsewhere."""
-
-
-class Environment(StrEnum):
-    """What the service runs for."""
-
-    DEVELOPMENT = "development"
-    PRODUCTION = "production"
-
-
-class Settings(BaseSettings):
-    """The whole configuration, validated once at start."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        env_file=".env",
-        env_file_encoding="utf-8",
-        env_ignore_empty=False,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,
-    )
-
-    environment: Environment = Environment.DEVELOPMENT
-    """development, or production: then the service does not start with settings that are only safe on a developer's machine."""
-    db_url: SecretStr = SecretStr("sqlite:///data/saasbase.db")
-    """sqlite:///FILE, postgresql://USER:PASSWORD@HOST:PORT/NAME, their +aiosqlite and +asyncpg forms, or jdbc:sqlite:FILE, jdbc:postgresql://..."""
-    database: DatabaseSettings = DatabaseSettings()
-    storage: StorageSettings = StorageSettings()
-    actor: ActorSettings = ActorSettings()
-    api_keys: ApiKeySettings = ApiKeySettings()
-    audit: AuditSettings = AuditSettings()
-    authz: AuthorizationSettings = AuthorizationSettings()
-    jwt: JwtSettings = JwtSettings()
-    organizations: OrganizationSettings = OrganizationSettings()
-    web: WebSettings = WebSettings()
-    log: LogSettings = LogSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments win over the environment, which wins over ``.env``; what else stands in a ``.env`` is for other programs."""
-        if isinstance(dotenv_settings, DotEnvSettingsSource):
-            dotenv_settings.env_vars = _ours(dotenv_settings)
-        return init_settings, env_settings, dotenv_settings
-
-
-def setting_names(section: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
-    """The environment variable of every setting."""
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from setting_names(field.annotation, f"{prefix}{name.upper()}__")
-        else:
-            yield prefix + name.upper()
-
-
-def load_settings(**given: Any) -> Settings:
-    """Read the configuration.
-
-    Raises:
-        SettingsError: an unknown name or a bad value, one line for each; values are never repeated.
-    """
-    written = {name.upper() for name in (*os.environ, *_ours(DotEnvSettingsSource(Settings))) if name.upper().startswith(PREFIX)}
-    lines = [f"{name}: there is no such setting" for name in sorted(written - {*setting_names()})]
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        lines.extend(_fault_lines(error))
-    except UnreadableError as error:  # a whole section given as text, which is no setting
-        lines = lines or [str(error)]
-    else:
-        if settings.environment is Environment.PRODUCTION:
-            lines.extend(_unsafe_lines(settings))
-        if not lines:
-            return settings
-    raise SettingsError("\n".join(dict.fromkeys(lines)))
-
-
-def _unsafe_lines(settings: Settings) -> Iterator[str]:
-    """What must not be so in production."""
-    if len(settings.api_keys.pepper.get_secret_value()) < MIN_SECRET:
-        yield f"{PREFIX}API_KEYS__PEPPER: in production it must be a secret of its own, of at least {MIN_SECRET} characters"
-    if len(settings.audit.key.get_secret_value()) < MIN_SECRET:
-        yield f"{PREFIX}AUDIT__KEY: in production it must be a secret of its own, of at least {MIN_SECRET} characters"
-    believes_everybody = any(network.prefixlen == 0 for network in settings.actor.trusted_proxies)
-    if believes_everybody and settings.actor.proxy_secret is None:
-        yield f"{PREFIX}ACTOR__TRUSTED_PROXIES: in production not everybody is believed: name your proxies, or set a proxy secret"
-
-
-def _ours(source: DotEnvSettingsSource) -> dict[str, str | None]:
-    return {name: value for name, value in source.env_vars.items() if name.upper().startswith(PREFIX)}
-
-
-def _fault_lines(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        path = "__".join(str(part) for part in fault["loc"]).upper()
-        name = path if path.startswith(PREFIX) else PREFIX + path
-        yield f"{name}: " + (
-            "there is no such setting"
-            if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}
-            else fault["msg"].removeprefix("Value error, ")
-        )

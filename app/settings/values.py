@@ -1,0 +1,82 @@
+"""How the values of settings are read, and what is wrong with them in words that never repeat them."""
+
+import json
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    SecretStr,
+)
+from pydantic_settings import NoDecode
+
+from app.core.actors import Actor, InvalidActorError
+from app.core.issuers import Issuer, require_distinct
+
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+
+
+def read_list(value: Any) -> Any:
+    """The parts of a text with commas between."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def read_networks(values: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses and networks in CIDR notation."""
+    try:
+        return tuple(ip_network(value, strict=False) for value in values)
+    except ValueError:  # its text repeats the value
+        raise ValueError("must be addresses or networks with commas between, such as 127.0.0.1/32,10.0.0.0/8") from None
+
+
+def read_base_path(value: str) -> str:
+    """A path with one slash before it and none behind, or nothing."""
+    path = "/" + value.strip("/")
+    path = "" if path == "/" else path
+    if not _BASE_PATH.fullmatch(path):
+        raise ValueError("must be a path such as /api, of letters, digits and . _ ~ -")
+    return path
+
+
+def read_prefix(value: str) -> str:
+    """The folder in a bucket that everything lies below."""
+    path = value.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9!_.*'()/-]{0,400}", path):
+        raise ValueError("must be a folder such as documents, of letters, digits and ! _ . * ' ( ) / -")
+    return f"{path}/" if path else ""
+
+
+def read_actor(value: str) -> str:
+    """The written form of an actor, or nothing."""
+    if value.strip():
+        try:
+            Actor.from_subject(value)
+        except InvalidActorError as error:
+            raise ValueError(f"names no actor: {error}") from None
+    return value
+
+
+def read_issuers(value: Any) -> Any:
+    """Read the JSON list; an audience may be one text instead of a list."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else []
+        except (ValueError, RecursionError):  # its text repeats the value
+            value = None
+    if not isinstance(value, list | tuple) or not all(isinstance(issuer, dict | Issuer) for issuer in value):
+        raise ValueError("must be a JSON list of objects")
+    return [
+        {**issuer, "audience": [issuer["audience"]]} if isinstance(issuer, dict) and isinstance(issuer.get("audience"), str) else issuer
+        for issuer in value
+    ]
+
+
+def require_distinct_issuers(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
+    """Issuers that cannot be mistaken for one another."""
+    require_distinct(issuers)
+    return issuers
+
+
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: read_networks(read_list(v)))]
