@@ -60,6 +60,10 @@ class MembershipRepository(Repository):
             }
         )
 
+    async def is_held(self, ref: ResourceRef, actor: Actor, role: Role) -> bool:
+        """Whether there is such a grant, ended or not."""
+        return (await self._session.execute(select(Membership.id).where(*_is(ref, actor, role)))).one_or_none() is not None
+
     async def revoke(self, ref: ResourceRef, actor: Actor, role: Role) -> bool:
         """Remove a grant; whether there was one. Where there is none nothing is changed, so nothing needs to be recorded."""
         held = (await self._session.execute(select(Membership.id).where(*_is(ref, actor, role)).with_for_update())).scalar_one_or_none()

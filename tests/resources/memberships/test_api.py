@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Caller, Service
 from tests.support.answers import at_once, count_rows, denied_events_of, events_of, next_link_of, pointers_of, read_problem
+from tests.support.keys import key_of
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +174,19 @@ async def test_revoking_what_is_not_held_succeeds_and_records_nothing(service: S
     await revoke(alice, 204, "ORGANIZATION", organization["id"], "user:bob", "ORG_MEMBER")
     await revoke(alice, 204, "ORGANIZATION", organization["id"], "api_key:x", "ORG_MEMBER")
     assert await count_rows(service, "audit_events") == before
+
+
+async def test_the_grant_of_a_key_goes_with_the_key_only(service: Service, alice: Caller) -> None:
+    organization = await alice.new_organization()
+    bearer, key = await key_of(service, alice, "ORGANIZATION", organization["id"], "ORG_OWNER")
+    grant = ("ORGANIZATION", organization["id"], f"api_key:{key['id']}", "ORG_OWNER")
+    before = await count_rows(service, "audit_events")
+    for caller in (alice, bearer):
+        read_problem(await revoke(caller, 409, *grant), 409, "key_grant")
+    assert await count_rows(service, "audit_events") == before
+    await bearer.get(f"/organizations/{organization['id']}")
+    await alice.post(f"/api-keys/{key['id']}/revoke", expect=200)
+    await revoke(alice, 204, *grant)
 
 
 async def test_of_revocations_at_once_one_is_recorded(alice: Caller) -> None:
