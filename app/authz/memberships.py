@@ -39,11 +39,13 @@ class MembershipRepository(Repository):
         granted_by: Actor,
         expires_at: datetime | None = None,
     ) -> Any:
-        """Write a grant.
+        """Write a grant, in the place of one that has ended. Of two who do so at once, the second finds what the first gave.
 
         Raises:
             ConflictError: the actor holds that role there already.
         """
+        moment = now()
+        await self._session.execute(delete(Membership).where(*_is(ref, actor, role), Membership.expires_at <= moment))
         return await self.insert(
             {
                 "id": new_id(),
@@ -54,7 +56,7 @@ class MembershipRepository(Repository):
                 "actor_type": actor.type.value,
                 "actor_id": actor.id,
                 "role": role.value,
-                "granted_at": now(),
+                "granted_at": moment,
                 "granted_by_subject": granted_by.subject,
                 "expires_at": expires_at,
             }
