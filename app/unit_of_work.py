@@ -80,8 +80,11 @@ class UnitOfWork:
         return self.identity.actor
 
     def is_about_itself(self, actor: Actor) -> bool:
-        """Whether the actor is the one acting, for nobody but itself: then it may give up what it holds."""
-        return actor == self.actor and self.identity.on_behalf_of is None
+        """Whether the actor is the one acting, for nobody but itself: then it may give up what it holds.
+
+        Not with a credential that was made for less: what its subject holds is not that credential's to give away.
+        """
+        return actor == self.actor and self.identity.on_behalf_of is None and self.identity.only_actions is None
 
     async def locate(self, key: InstrumentedAttribute[Any], value: Any) -> Located:
         """Find a resource by a unique column, together with the actor's roles on it, in one statement.

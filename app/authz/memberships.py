@@ -39,11 +39,13 @@ class MembershipRepository(Repository):
         granted_by: Actor,
         expires_at: datetime | None = None,
     ) -> Any:
-        """Write a grant.
+        """Write a grant, in the place of one that has ended. Of two who do so at once, the second finds what the first gave.
 
         Raises:
             ConflictError: the actor holds that role there already.
         """
+        moment = now()
+        await self._session.execute(delete(Membership).where(*_is(ref, actor, role), Membership.expires_at <= moment))
         return await self.insert(
             {
                 "id": new_id(),
@@ -54,11 +56,15 @@ class MembershipRepository(Repository):
                 "actor_type": actor.type.value,
                 "actor_id": actor.id,
                 "role": role.value,
-                "granted_at": now(),
+                "granted_at": moment,
                 "granted_by_subject": granted_by.subject,
                 "expires_at": expires_at,
             }
         )
+
+    async def is_held(self, ref: ResourceRef, actor: Actor, role: Role) -> bool:
+        """Whether there is such a grant, ended or not."""
+        return (await self._session.execute(select(Membership.id).where(*_is(ref, actor, role)))).one_or_none() is not None
 
     async def revoke(self, ref: ResourceRef, actor: Actor, role: Role) -> bool:
         """Remove a grant; whether there was one. Where there is none nothing is changed, so nothing needs to be recorded."""

@@ -245,6 +245,32 @@ async def test_scopes_narrow_what_a_token_may_do(alice: Caller, restarted: Any) 
         await acting.patch(f"/documents/{document['id']}", {"name": "x"}, 403)
 
 
+async def test_scopes_give_away_nothing_of_the_subject(alice: Caller, restarted: Any) -> None:
+    organization, project = await new_place(alice)
+    groups = f"/organizations/{organization['id']}/groups"
+    await alice.post(groups, {"group_id": "devs"})
+    in_group = {"member_type": "USER", "member_id": "bob"}
+    await alice.post(f"{groups}/devs/members", in_group)
+    held = ("ORGANIZATION", organization["id"], "ORG_MEMBER"), ("PROJECT", project["id"], "PROJECT_VIEWER")
+    grants = [
+        {"resource_type": kind, "resource_id": one, "actor_type": "USER", "actor_id": "bob", "role": role} for kind, one, role in held
+    ]
+    for grant in grants:
+        await alice.post("/memberships", grant)
+    async with restarted(scope_prefix="saasbase:") as service:
+        for scope, status in (("saasbase:document:read", 404), ("saasbase:organization:read saasbase:project:read", 403)):
+            narrow = shows(service, token("bob", scope=scope))
+            await narrow.delete(f"{groups}/devs/members", status, params=in_group)
+            for grant in grants:
+                await narrow.delete("/memberships", status, params=grant)
+        assert len((await alice.get(f"{groups}/devs/members")).json()) == 1
+    async with restarted() as service:
+        whole = shows(service, token("bob"))
+        await whole.delete(f"{groups}/devs/members", params=in_group)
+        for grant in reversed(grants):
+            await whole.delete("/memberships", params=grant)
+
+
 async def test_a_listed_gateway_may_act_for_others(alice: Caller, restarted: Any) -> None:
     _, project = await new_place(alice)
     await alice.grant("PROJECT", project["id"], "service:gateway", "PROJECT_EDITOR")

@@ -70,11 +70,14 @@ class GroupRepository(Repository):
         return rows
 
     async def add_member(self, values: dict[str, Any]) -> None:
-        """Write a member.
+        """Write a member, in the place of a membership that has ended. Of two who do so at once, the second finds what the first wrote.
 
         Raises:
             ConflictError: it is one already.
         """
+        member = Actor(ActorType(values["member_type"]), values["member_id"])
+        has_ended = GroupMember.expires_at <= values["added_at"]
+        await self._session.execute(delete(GroupMember).where(*_is(values["group_id"], member), has_ended))
         try:
             await self._session.execute(insert(GroupMember), values)
         except IntegrityError:

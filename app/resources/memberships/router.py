@@ -83,6 +83,7 @@ async def revoke_role(resource: Annotated[Located, Depends(the_resource_of_the_g
     """Take a role away from an actor.
 
     You can take away only roles whose every action you hold there yourself; your own you may always give up, unless the
-    organization would be left without an owner. Revoking what is not held is a success.
+    organization would be left without an owner. Revoking what is not held is a success. The grant of an API key goes with
+    the key: revoke that.
     """
     await memberships.revoke(resource, key)

@@ -69,10 +69,12 @@ class MembershipService:
 
         Raises:
             ForbiddenError: the role carries an action that the caller does not hold here (his own grants he may always give up).
-            ConflictError: the organization would be left without an owner.
+            ConflictError: the organization would be left without an owner, or the grant is that of an API key and goes with the key.
         """
         if not self._work.is_about_itself(key.actor):
             forbid_escalation(resource, key.role)
+        if key.actor_type is ActorType.API_KEY and await self._memberships.is_held(key.ref, key.actor, key.role):
+            raise ConflictError("An API key without its grant would still be shown as active: revoke the key instead.", code="key_grant")
         is_ownership = key.role is Role.ORG_OWNER and key.ref.type is ResourceType.ORGANIZATION
         if is_ownership and not await self._memberships.count_other_owners(resource.organization_id, key.actor):
             raise ConflictError(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Caller, Service
-from tests.support.answers import count_rows, events_of, pointers_of, read_problem
+from tests.support.answers import at_once, count_rows, end_rows, events_of, pointers_of, read_problem
 from tests.support.keys import after
 
 pytestmark = pytest.mark.anyio
@@ -153,6 +153,21 @@ async def test_a_membership_in_a_group_ends_at_its_time(alice: Caller, bob: Call
     await asyncio.sleep((end - datetime.now(UTC)).total_seconds() + 0.05)
     await bob.get(f"/projects/{project['id']}", 404)
     assert (await bob.get("/projects")).json()["total_items"] == 0
+
+
+async def test_who_has_left_a_group_by_time_comes_in_again_also_at_once(service: Service, alice: Caller, bob: Caller, org: str) -> None:
+    group = await new_group(alice, org, "devs")
+    await alice.grant("ORGANIZATION", org, "group:devs", "ORG_MEMBER")
+    old = (await alice.post(f"{group}/members", member("user:bob", expires_at=after(days=1)))).json()
+    await end_rows(service, "group_members")
+    await bob.get(f"/organizations/{org}", 404)
+    answers = await at_once(*(alice.post(f"{group}/members", member("user:bob"), None) for _ in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+    (new,) = (await alice.get(f"{group}/members")).json()
+    assert new["expires_at"] is None
+    assert new["added_at"] > old["added_at"]
+    await bob.get(f"/organizations/{org}")
+    assert len(await events_of(alice, organization_id=org, action="GROUP_MEMBER_ADDED")) == 2
 
 
 async def test_who_holds_less_than_a_group_lets_nobody_in_or_out(service: Service, alice: Caller, bob: Caller, org: str) -> None:

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tests.conftest import Caller, Service
-from tests.support.answers import at_once, count_rows, denied_events_of, events_of, next_link_of, pointers_of, read_problem
+from tests.support.answers import at_once, count_rows, denied_events_of, end_rows, events_of, next_link_of, pointers_of, read_problem
+from tests.support.keys import key_of
 
 pytestmark = pytest.mark.anyio
 
@@ -119,6 +120,24 @@ async def test_a_repeated_grant_is_a_conflict_also_at_once(service: Service, ali
     assert len(await events_of(alice, action="MEMBERSHIP_GRANTED")) == 2
 
 
+async def test_a_grant_that_has_ended_is_given_anew_also_at_once(service: Service, alice: Caller, bob: Caller) -> None:
+    organization = await alice.new_organization()
+    grant = ("ORGANIZATION", organization["id"], "user:bob", "ORG_MEMBER")
+    old = (await alice.grant(*grant, expires_at="2099-01-01T00:00:00Z")).json()
+    await end_rows(service, "memberships")
+    await bob.get(f"/organizations/{organization['id']}", 404)
+    body = grant_of(*grant)
+    answers = await at_once(*(alice.post("/memberships", body, None) for _ in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+    new = next(answer.json() for answer in answers if answer.status_code == 201)
+    assert new["expires_at"] is None
+    assert new["id"] != old["id"]
+    assert new["granted_at"] > old["granted_at"]
+    await bob.get(f"/organizations/{organization['id']}")
+    assert await roles_on(alice, "ORGANIZATION", organization["id"]) == [("alice", "ORG_OWNER", False), ("bob", "ORG_MEMBER", False)]
+    assert len(await events_of(alice, action="MEMBERSHIP_GRANTED")) == 3
+
+
 async def test_nobody_gives_or_takes_what_he_does_not_hold(service: Service, alice: Caller) -> None:
     organization = await alice.new_organization()
     target = ("ORGANIZATION", organization["id"])
@@ -173,6 +192,19 @@ async def test_revoking_what_is_not_held_succeeds_and_records_nothing(service: S
     await revoke(alice, 204, "ORGANIZATION", organization["id"], "user:bob", "ORG_MEMBER")
     await revoke(alice, 204, "ORGANIZATION", organization["id"], "api_key:x", "ORG_MEMBER")
     assert await count_rows(service, "audit_events") == before
+
+
+async def test_the_grant_of_a_key_goes_with_the_key_only(service: Service, alice: Caller) -> None:
+    organization = await alice.new_organization()
+    bearer, key = await key_of(service, alice, "ORGANIZATION", organization["id"], "ORG_OWNER")
+    grant = ("ORGANIZATION", organization["id"], f"api_key:{key['id']}", "ORG_OWNER")
+    before = await count_rows(service, "audit_events")
+    for caller in (alice, bearer):
+        read_problem(await revoke(caller, 409, *grant), 409, "key_grant")
+    assert await count_rows(service, "audit_events") == before
+    await bearer.get(f"/organizations/{organization['id']}")
+    await alice.post(f"/api-keys/{key['id']}/revoke", expect=200)
+    await revoke(alice, 204, *grant)
 
 
 async def test_of_revocations_at_once_one_is_recorded(alice: Caller) -> None:
