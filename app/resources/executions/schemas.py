@@ -223,6 +223,7 @@ class ExecutionRead(Resource):
     target: ResourceRefRead | None
     correlation_id: str | None
     parent_execution_id: UUID | None
+    """The execution it is a part of; null when it has none, or that one was deleted with its project."""
     agent_version: str | None
     model_provider: str | None
     model_name: str | None
@@ -235,7 +236,7 @@ class ExecutionRead(Resource):
     output: dict[str, Any]
     metadata: dict[str, Any]
     root_execution_id: UUID
-    """The execution at the root of its tree; itself when it has no parent."""
+    """The execution at the root of the tree it began in, though that one may be deleted by now; itself when it began without a parent."""
     kind: ExecutionKind | None
     session_id: str | None
     tags: list[str]

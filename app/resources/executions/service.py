@@ -50,6 +50,11 @@ class ExecutionService:
         """The executions the caller may read."""
         return await self._executions.list_visible(query, request)
 
+    async def list_children(self, query: ExecutionListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
+        """The executions directly below one that the caller may read, in any project of the organization."""
+        self._work.confine_lists(Action.EXECUTION_READ)
+        return await self.list_visible(query, request)
+
     async def end(self, execution: Located, told: AnyEnd) -> ExecutionRead:
         """End it: well, badly, or because it is no longer wanted.
 
