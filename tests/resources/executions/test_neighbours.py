@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import Caller, Service
 from tests.support.answers import count_rows, events_of
 from tests.support.record import new_execution, new_place
+from tests.support.spans import new_trace, send, span, span_id, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -48,3 +49,20 @@ async def test_an_organization_is_deleted_with_executions_that_hang_together_acr
     await alice.delete(f"/organizations/{organization['id']}")
     assert await count_rows(service, "executions") == 1
     await alice.get(f"/executions/{kept['id']}")
+
+
+async def test_a_span_that_another_project_has_is_rejected_and_no_project_named(alice: Caller, bob: Caller) -> None:
+    organization, project = await new_place(alice)
+    other = await alice.new_project(organization["id"])
+    await alice.grant("PROJECT", other["id"], "user:bob", "PROJECT_EDITOR")
+    trace = new_trace()
+    await send(bob, other, span(trace, span_id(1), name="squatted"))
+    answer = (await send(alice, project, span(trace, span_id(1)), span(trace, span_id(2), span_id(1)))).json()["partialSuccess"]
+    told = {"rejectedSpans": "1", "errorMessage": "1 rejected: a span with its ids is known outside this project"}
+    assert answer == told
+    (imported,) = await events_of(alice, action="EXECUTIONS_IMPORTED", project_id=project["id"])
+    assert [imported["details"][name] for name in ("stored", "known", "rejected")] == [1, 0, 1]
+    again = (await send(alice, project, span(trace, span_id(1)), span(trace, span_id(2), span_id(1)))).json()["partialSuccess"]
+    assert again == told
+    assert list(await stored(alice, project)) == [span_id(2)]
+    assert (await stored(alice, other))[span_id(1)]["operation"] == "squatted"
