@@ -59,13 +59,19 @@ class Execution(TenantOwned, Recorded, Base):
 
     __table_args__ = (
         ForeignKeyConstraint(["organization_id", "project_id"], ["projects.organization_id", "projects.id"], ondelete="CASCADE"),
+        # A parent may lie in another project: what it leaves stays. Of a key of two columns SQLite would set both to NULL, so a key of one
+        # does that, and one of two holds children to their tenant: at the commit, when the first has done its work in whatever order.
+        ForeignKeyConstraint(["parent_execution_id"], ["executions.id"], ondelete="SET NULL"),
         ForeignKeyConstraint(
-            ["organization_id", "parent_execution_id"], ["executions.organization_id", "executions.id"], ondelete="CASCADE"
+            ["organization_id", "parent_execution_id"],
+            ["executions.organization_id", "executions.id"],
+            deferrable=True,
+            initially="DEFERRED",
         ),
         UniqueConstraint("organization_id", "id"),
         Index(None, "organization_id", "started_at", "id"),
         Index(None, "project_id", "started_at", "id"),
-        Index(None, "organization_id", "parent_execution_id", "started_at"),
+        Index(None, "parent_execution_id", "started_at"),
         Index(None, "correlation_id", "started_at"),
         Index(None, "organization_id", "root_execution_id"),
         Index(None, "organization_id", "session_id", "started_at"),

@@ -1,6 +1,7 @@
 """One history for both databases: up, down and up again, always equal to the models, safe when many migrate at once."""
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -17,9 +18,11 @@ from alembic import command
 from app.db.base import Base
 from app.db.engine import Database
 from app.db.migrations import alembic_config, current_version, head_version, migrate
+from app.models import Execution
 from tests.migrations.conftest import run_sql
 from tests.support.application import ROOT
 from tests.support.cli import environment, run_saasbase, run_saasbase_at_once
+from tests.support.rows import execution, organization, project
 
 pytestmark = pytest.mark.anyio
 
@@ -192,3 +195,33 @@ async def test_a_database_of_a_newer_release_is_left_alone(owner_url: str, tmp_p
     assert ended.status == 1
     assert ended.err.startswith("saasbase: the schema cannot be migrated: ")
     assert ended.err.count("\n") == 1
+
+
+async def test_executions_keep_their_rows_when_their_foreign_keys_change(empty_url: str) -> None:
+    """SQLite has to write the table anew for it, while the keys are in force."""
+    place, first = organization("org")
+    above, second = project(place)
+    rows = [*execution(above), *execution(above), *execution(above)]
+    for (_, parent), (_, child) in itertools.pairwise([row for row in rows if row[0] is Execution]):
+        child["parent_execution_id"] = parent["id"]
+
+    def content(connection: Connection) -> list[Any]:
+        tables_ = (Base.metadata.tables[name] for name in ("executions", "execution_events"))
+        return [connection.execute(table.select().order_by(table.c.id)).all() for table in tables_]
+
+    def fill(connection: Connection) -> None:
+        for model, row in [*first, *second, *rows]:
+            connection.execute(Base.metadata.tables[model.__tablename__].insert(), row)
+
+    async with opened(empty_url) as database:
+        await migrate(database)
+        await change(database, fill)
+        before = await ask(database, content)
+        assert [len(found) for found in before] == [3, 3]
+        for _ in range(2):
+            await change(database, lambda connection: command.downgrade(alembic_config(connection), "0009"))
+            assert await ask(database, differences(Base.metadata)) != []
+            assert await ask(database, content) == before
+            await migrate(database)
+            assert await ask(database, differences(Base.metadata)) == []
+            assert await ask(database, content) == before

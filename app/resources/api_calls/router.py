@@ -37,7 +37,8 @@ async def create_api_call(
 ) -> ApiCallRead | ResourceResponse:
     """Record an API call.
 
-    With an `idempotency_key`, a repeat with the same body answers 200 and the call that exists.
+    With an `idempotency_key`, a repeat with the same body answers 200 and the call that exists; without its response and metadata
+    when your credential may not read it.
     """
     call, is_new = await api_calls.create(project, new)
     return call if is_new else ResourceResponse(call, 200, runtime.base_path)

@@ -12,6 +12,7 @@ from app.core.errors import ConflictError
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.core.permissions import Action
 from app.core.resources import ResourceRef, ResourceType
 from app.resources.api_calls.repository import ApiCallRepository
 from app.resources.api_calls.schemas import (
@@ -124,7 +125,9 @@ class ApiCallService:
             return None
         if row.request_digest != _digest(new):
             raise ConflictError("This idempotency key was used with another body.", code="idempotency_key_reused")
-        return ApiCallRead.from_row(row)
+        shown = ApiCallRead.from_row(row)
+        # The rest stands in the body that was sent again; this was perhaps written by others since.
+        return shown if Action.API_CALL_READ in project.actions else shown.model_copy(update={"response_payload": {}, "metadata": {}})
 
 
 def _digest(new: ApiCallCreate) -> str:

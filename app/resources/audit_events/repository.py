@@ -1,5 +1,6 @@
 """SQL of the audit trail."""
 
+import json
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -50,8 +51,9 @@ class AuditEventRepository(Repository):
         statement = self._work.only_visible(select(*wire_columns(AuditEvent)), AuditEvent)
         statement = statement.where(*equal_to(exact))
         if query.text is not None:
-            searched = (AuditEvent.action, AuditEvent.actor_id, cast(AuditEvent.details, String))
-            statement = statement.where(or_(*(contains(column, query.text) for column in searched)))
+            in_json = json.dumps(query.text, ensure_ascii=False)[1:-1]  # as a text that has it is written there
+            found = contains(cast(AuditEvent.details, String), in_json)
+            statement = statement.where(or_(*(contains(column, query.text) for column in (AuditEvent.action, AuditEvent.actor_id)), found))
         if query.occurred_from is not None:
             statement = statement.where(AuditEvent.occurred_at >= query.occurred_from)
         if query.occurred_to is not None:

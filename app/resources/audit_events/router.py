@@ -118,8 +118,8 @@ async def export_audit_events(
     """
     async with open_work(runtime.context, work.identity, work.origin, is_read_only=False) as recording:
         recording.pin(place.organization_id)
-        recording.record(AuditAction.AUDIT_EXPORTED, place, format=query.format.value, chosen=query.filters())
-    chunks = export(runtime.context, work.identity, work.origin, query, query.format)
+        recording.record(AuditAction.AUDIT_EXPORTED, place, format=query.format.value, chosen=query.listed().filters())
+    chunks = export(runtime.context, work.identity, work.origin, query.listed(), query.format)
     name = f'attachment; filename="audit-events.{query.format.value}"'
     return StreamingResponse(chunks, media_type=MEDIA_TYPES[query.format], headers={"Content-Disposition": name})
 

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -160,12 +160,10 @@ class AuditEventSort(StrEnum):
     ACTION = "action"
 
 
-class AuditEventListQuery(ListQuery):
+class AuditEventFilters(BaseModel):
     """Filters of the audit trail."""
 
-    default_sort: ClassVar[str] = "occurred_at"
-    sort: Annotated[AuditEventSort | None, BeforeValidator(lower_case)] = None
-    """Column to sort by."""
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     organization_id: UUID | None = None
     """Only events in this organization."""
@@ -198,8 +196,27 @@ class AuditEventListQuery(ListQuery):
         return self
 
 
-class ExportQuery(AuditEventListQuery):
-    """What to export, and how."""
+class AuditEventListQuery(AuditEventFilters, ListQuery):
+    """Filters of the audit trail, and the page."""
 
+    default_sort: ClassVar[str] = "occurred_at"
+
+    sort: Annotated[AuditEventSort | None, BeforeValidator(lower_case)] = None
+    """Column to sort by."""
+
+
+class ExportQuery(AuditEventFilters):
+    """What to export, and how. Unknown parameters are refused: a filter with a typo would export everything."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    sort: Annotated[AuditEventSort | None, BeforeValidator(lower_case)] = None
+    """Column to sort by."""
+    direction: Annotated[Literal["asc", "desc"], BeforeValidator(lower_case)] | None = None
+    """`asc` (default) or `desc`, in any case."""
     format: Annotated[ExportFormat, BeforeValidator(lower_case)] = ExportFormat.NDJSON
     """`ndjson`: an object on each line; `csv`: a table with a header."""
+
+    def listed(self) -> AuditEventListQuery:
+        """The list that is exported."""
+        return AuditEventListQuery(**self.model_dump(exclude={"format"}))

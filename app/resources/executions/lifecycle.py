@@ -8,8 +8,9 @@ from uuid import UUID
 
 from app.authz.engine import Located
 from app.core.clock import now
-from app.core.errors import ConflictError
+from app.core.errors import ConflictError, InvalidError
 from app.core.events import AuditAction
+from app.core.text import InvalidTextError, check_json
 from app.resources.executions.schemas import ExecutionCancel, ExecutionComplete, ExecutionFail, ExecutionStatus, StartFields
 from app.resources.executions.subjects import subject_of
 from app.unit_of_work import UnitOfWork
@@ -63,16 +64,19 @@ def ending(told: AnyEnd, metadata: Mapping[str, Any]) -> Ending:
     """How an execution ends that has this metadata.
 
     A result may replace the metadata; an error, or the reason why it was stopped, is kept in it.
+
+    Raises:
+        InvalidError: merged, the metadata would be larger than metadata may be.
     """
     if isinstance(told, ExecutionComplete):
         replaced = {"metadata": told.metadata} if told.metadata is not None else {}
         return _ending(AuditAction.EXECUTION_COMPLETED, ExecutionStatus.COMPLETED, told, output=told.output, **replaced)
     if isinstance(told, ExecutionFail):
         error = {"error_code": told.error_code, "error_message": told.error_message}
-        merged = {**metadata, **told.metadata, **{name: text for name, text in error.items() if text is not None}}
+        merged = _merged(metadata, told.metadata, {name: text for name, text in error.items() if text is not None})
         return _ending(AuditAction.EXECUTION_FAILED, ExecutionStatus.FAILED, told, error, metadata=merged)
     reason = {"cancel_reason": told.reason} if told.reason is not None else {}
-    merged = {**metadata, **told.metadata, **reason}
+    merged = _merged(metadata, told.metadata, reason)
     return _ending(AuditAction.EXECUTION_CANCELLED, ExecutionStatus.CANCELLED, told, {"reason": told.reason}, metadata=merged)
 
 
@@ -100,6 +104,13 @@ def record_start(work: UnitOfWork, row: Any) -> None:
     """Record that an execution was started."""
     details = {"operation": row.operation, "model_provider": row.model_provider, "model_name": row.model_name}
     record(work, AuditAction.EXECUTION_STARTED, row, **details)
+
+
+def _merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return check_json({name: value for part in parts for name, value in part.items()})
+    except InvalidTextError as error:
+        raise InvalidError(f"{error} when it is merged", pointer="/metadata") from None
 
 
 def _ending(action: AuditAction, status: ExecutionStatus, told: AnyEnd, details: Mapping[str, Any] | None = None, **values: Any) -> Ending:

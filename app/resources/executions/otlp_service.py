@@ -21,6 +21,7 @@ from app.resources.executions.schemas import ExecutionStatus, StartFields
 from app.unit_of_work import UnitOfWork
 
 MAX_TRACES_TOLD: Final = 20
+ELSEWHERE: Final = "a span with its ids is known outside this project"
 # One for the process: reading is all CPU, so two at once would only need the memory of two.
 _reader: Final = ThreadPoolExecutor(1, "otlp")
 
@@ -43,8 +44,9 @@ class SpanService:
     async def import_(self, project: Located, unpack: Callable[[], bytes], media_type: str) -> bytes:
         """Store the spans of an export request as executions of the project; returns the answer to it.
 
-        A span the organization has already is taken for granted, but one that ran when it was sent before and has its end now
-        ends its execution, if that still runs. One that cannot be accepted is counted in the answer, and the others are stored.
+        A span the project has already is taken for granted, but one that ran when it was sent before and has its end now ends its
+        execution, if that still runs. One that cannot be accepted, or that another project of the organization has, is counted in
+        the answer, and the others are stored.
         All in one transaction, with the same number of statements for one span as for 10,000.
 
         Raises:
@@ -62,6 +64,8 @@ class SpanService:
         parents = {parent for values in batch.spans.values() if (parent := _parent_of(values)) is not None}
         known, by_project = await self._spans.stored({*batch.spans, *parents})
         stored = by_project.get(project.id, {})
+        if elsewhere := sum(key in known and key not in stored for key in batch.spans):
+            batch.rejected[ELSEWHERE] += elsewhere
         await self._end(
             project, {stored[key].id: values for key, values in batch.spans.items() if key in stored and stored[key].is_running}
         )
@@ -77,7 +81,7 @@ class SpanService:
             AuditAction.EXECUTIONS_IMPORTED,
             project,
             stored=len(new),
-            known=len(batch.spans) - len(new),
+            known=len(batch.spans) - len(new) - elsewhere,
             rejected=batch.rejected.total(),
             trace_ids=list(dict.fromkeys(sprout.key.trace_id for sprout in new))[:MAX_TRACES_TOLD],
         )

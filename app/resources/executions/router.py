@@ -133,12 +133,11 @@ async def list_child_executions(
 ) -> list[ExecutionRead]:
     """List the executions directly below one, as an array.
 
-    At most 1000, oldest first; a `Link` header with `rel="next"` leads to the rest. Shows those in the
-    same project.
+    At most 1000, oldest first; a `Link` header with `rel="next"` leads to the rest. Shows those that you may read, in any project.
     """
-    query = ExecutionListQuery(parent_execution_id=execution.row.id, project_id=execution.row.project_id)
+    query = ExecutionListQuery(parent_execution_id=execution.row.id)
     return await bounded(
-        request, response, query, "/executions", read=ExecutionRead, fetch=lambda page: executions.list_visible(query, page)
+        request, response, query, "/executions", read=ExecutionRead, fetch=lambda page: executions.list_children(query, page)
     )
 
 

@@ -223,6 +223,7 @@ class ExecutionRead(Resource):
     target: ResourceRefRead | None
     correlation_id: str | None
     parent_execution_id: UUID | None
+    """The execution it is a part of; null when it has none, or that one was deleted with its project."""
     agent_version: str | None
     model_provider: str | None
     model_name: str | None
@@ -235,7 +236,7 @@ class ExecutionRead(Resource):
     output: dict[str, Any]
     metadata: dict[str, Any]
     root_execution_id: UUID
-    """The execution at the root of its tree; itself when it has no parent."""
+    """The execution at the root of the tree it began in, though that one may be deleted by now; itself when it began without a parent."""
     kind: ExecutionKind | None
     session_id: str | None
     tags: list[str]
@@ -248,6 +249,10 @@ class ExecutionRead(Resource):
     trace_id: str | None
     """The OpenTelemetry trace it came from, if it came as a span."""
     span_id: str | None
+
+    def without_contents(self) -> Self:
+        """The same without what was said in it: for a credential that may move it on, but not read it."""
+        return self.model_copy(update={"input": {}, "output": {}, "metadata": {}, "provenance": {}, "warnings": []})
 
     @model_validator(mode="before")
     @classmethod

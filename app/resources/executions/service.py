@@ -50,17 +50,23 @@ class ExecutionService:
         """The executions the caller may read."""
         return await self._executions.list_visible(query, request)
 
+    async def list_children(self, query: ExecutionListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
+        """The executions directly below one that the caller may read, in any project of the organization."""
+        self._work.confine_lists(Action.EXECUTION_READ)
+        return await self.list_visible(query, request)
+
     async def end(self, execution: Located, told: AnyEnd) -> ExecutionRead:
         """End it: well, badly, or because it is no longer wanted.
 
         Raises:
             ConflictError: it has ended already.
+            InvalidError: its metadata would become too large by what is merged into them.
         """
         end = ending(told, execution.row.metadata)
         values = {**end.values, "ended_at": now()}
         row = await self._executions.change_running(execution.row.id, values, self._work.expected_revision)
         record(self._work, end.action, row, **end.details)
-        return ExecutionRead.from_row(row)
+        return self._shown(execution, row)
 
     async def beat(self, execution: Located, beat: ExecutionHeartbeat) -> ExecutionRead:
         """Note that it still runs, and move its deadline.
@@ -75,7 +81,7 @@ class ExecutionService:
         values = {"heartbeat_at": moment, "timeout_seconds": timeout, "deadline_at": deadline(moment, timeout)}
         row = await self._executions.change_running(execution.row.id, values, self._work.expected_revision)
         self._work.is_its_own_record()
-        return ExecutionRead.from_row(row)
+        return self._shown(execution, row)
 
     async def trace(self, execution: Located) -> tuple[list[Node], bool]:
         """The execution and everything below it that the caller may read, arranged; and whether that is all."""
@@ -112,3 +118,9 @@ class ExecutionService:
     async def list_events(self, execution: Located, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """What happened while it ran."""
         return await ExecutionEventRepository(self._work.session).list_of(execution.row.id, request)
+
+    def _shown(self, execution: Located, row: Any) -> ExecutionRead:
+        """What is answered of an execution to who has just changed it, who perhaps may read nothing but what it said itself."""
+        shown = ExecutionRead.from_row(row)
+        may_read = Action.EXECUTION_READ in execution.actions or row.created_by_subject == self._work.actor.subject
+        return shown if may_read else shown.without_contents()

@@ -53,18 +53,28 @@ async def test_no_application_writes_what_only_the_service_says(alice: Caller, m
     assert [event for event in await events_of(alice) if event["outcome"] == "SUCCESS"] == before
 
 
-@pytest.mark.parametrize("needle", ["weiß", "WEISS", "50%", "a_b", "\\", '"', "日本"])
+@pytest.mark.parametrize("needle", ["weiß", "WEISS", "50%", "a_b", "\\", '"', 'y "H', "C:\\t", "日本"])
 async def test_text_is_found_wherever_it_stands_in_an_event(alice: Caller, needle: str) -> None:
     organization = await alice.new_organization()
     place = {"organization_id": organization["id"]}
     texts = {"weiß": "Grün-Weiß", "WEISS": "weiss", "50%": "is 50% off", "a_b": "xa_by", "日本": "in 日本 today"}
-    told: dict[str, Any] = {**place, "action": "note.added", "context": {"text": texts.get(needle, "plain")}}
+    texts |= {"\\": "C:\\temp", '"': 'say "hi"', 'y "H': 'say "hi"', "C:\\t": "c:\\Temp"}
+    told: dict[str, Any] = {**place, "action": "note.added", "context": {"text": texts[needle]}}
     added = (await alice.post("/audit-events", told)).json()
     await alice.post("/audit-events", {**place, "action": "note.added", "context": {"text": "grau, 50 off, aXb"}})
     found = await events_of(alice, text=needle, action="note.added")
-    if needle in texts:
-        assert [event["id"] for event in found] == [added["id"]]
+    assert [event["id"] for event in found] == [added["id"]]
     assert [event["action"] for event in await events_of(alice, text="ORGANIZATION_CRE")] == ["ORGANIZATION_CREATED"]
+
+
+async def test_what_speaks_of_a_secret_is_blanked_however_deep(alice: Caller) -> None:
+    organization = await alice.new_organization()
+    usage = {"input_tokens": 7}
+    context = {"password": "p", "usage": usage, "calls": [{"Authorization": {"scheme": "s"}, "url": "u"}, [{"api_token": 1}]]}
+    added = (await alice.post("/audit-events", {"organization_id": organization["id"], "action": "a.b", "context": context})).json()
+    calls = [{"Authorization": "***", "url": "u"}, [{"api_token": "***"}]]
+    assert added["details"]["context"] == {"password": "***", "usage": usage, "calls": calls}
+    assert await events_of(alice, action="a.b") == [added]
 
 
 async def test_events_are_found_by_address_and_by_who_was_acted_for(service: Service, alice: Caller) -> None:

@@ -11,7 +11,7 @@ import pytest
 from app.audit.trail import Origin
 from app.core.actors import Actor, Identity
 from app.resources.audit_events import export
-from app.resources.audit_events.schemas import ExportFormat, ExportQuery
+from app.resources.audit_events.schemas import AuditEventListQuery, ExportFormat
 from tests.conftest import Caller, Service
 from tests.support.answers import events_of, pointers_of, read_problem
 
@@ -55,6 +55,9 @@ async def test_the_filters_of_the_list_hold(alice: Caller) -> None:
     assert pointers_of(await alice.get("/audit-events/export", 422, params={"organization_id": organization["id"], "format": "xml"})) == [
         "query.format"
     ]
+    for name in ("page", "size", "limit", "cursor", "actoin"):
+        refused = await alice.get("/audit-events/export", 422, params={"organization_id": organization["id"], name: "1"})
+        assert pointers_of(refused) == [f"query.{name}"]
 
 
 async def test_a_table_opens_in_a_spreadsheet_and_starts_no_formula(alice: Caller) -> None:
@@ -111,7 +114,7 @@ async def test_an_export_ends_when_the_right_is_taken_away(service: Service, ali
 
     written: list[int] = []
     monkeypatch.setattr(export, "_as_lines", revoking)
-    chunks = export.export(service.runtime.context, *_identity_of(bob), ExportQuery(**query), ExportFormat.NDJSON)
+    chunks = export.export(service.runtime.context, *_identity_of(bob), AuditEventListQuery(**query), ExportFormat.NDJSON)
     await anext(chunks)
     await alice.delete("/memberships", params=_grant(organization["id"]))
     assert [chunk async for chunk in chunks] == []

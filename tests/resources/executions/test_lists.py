@@ -69,14 +69,14 @@ async def test_a_filter_or_order_that_does_not_exist_is_refused(alice: Caller) -
         assert pointers_of(await alice.get("/executions", 422, params={name: value})) == [f"query.{name}"]
 
 
-async def test_children_are_those_directly_below_in_the_same_project(alice: Caller) -> None:
+async def test_children_are_those_directly_below(alice: Caller) -> None:
     organization, project = await new_place(alice)
     sibling = await alice.new_project(organization["id"])
     root = await new_execution(alice, project)
     children = [await new_execution(alice, project, parent_execution_id=root["id"]) for _ in range(2)]
     grandchild = await new_execution(alice, project, parent_execution_id=children[0]["id"])
-    await new_execution(alice, sibling, parent_execution_id=root["id"])
-    assert (await alice.get(f"/executions/{root['id']}/children")).json() == children
+    across = await new_execution(alice, sibling, parent_execution_id=root["id"])
+    assert (await alice.get(f"/executions/{root['id']}/children")).json() == [*children, across]
     assert (await alice.get(f"/executions/{children[0]['id']}/children")).json() == [grandchild]
     assert (await alice.get(f"/executions/{grandchild['id']}/children")).json() == []
     await alice.get(f"/executions/{uuid4()}/children", 404)

@@ -12,6 +12,7 @@ from tests.conftest import Caller, Service
 from tests.support.answers import events_of, read_problem, run_sql
 from tests.support.record import new_execution, new_place
 from tests.support.rows import BEGINNING
+from tests.support.statements import statements_of_requests
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +108,23 @@ async def test_a_trace_shows_only_what_the_reader_may_read(service: Service, ali
     refused = read_problem(await bob.post("/executions", unreadable, 422), 422)
     absent = read_problem(await bob.post("/executions", {**unreadable, "parent_execution_id": project["id"]}, 422), 422)
     assert refused["errors"] == absent["errors"]
+
+
+@pytest.mark.parametrize("view", ["tree", "timeline"])
+async def test_a_trace_takes_one_statement_beside_finding_its_top(service: Service, alice: Caller, view: str) -> None:
+    _, project = await new_place(alice)
+    top = above = (await new_execution(alice, project))["id"]
+    with statements_of_requests(service.runtime.context.database) as sent:
+        await alice.get(f"/executions/{top}")
+        finding = len(sent)
+        await alice.get(f"/executions/{top}/{view}")
+        of_one = len(sent) - finding
+        for _ in range(5):
+            above = (await new_execution(alice, project, parent_execution_id=above))["id"]
+        del sent[:]
+        await alice.get(f"/executions/{top}/{view}")
+    assert len(sent) == of_one
+    assert sum("executions" in statement for statement in sent) == 2, sent
 
 
 def new_body(project: dict[str, Any]) -> dict[str, Any]:
