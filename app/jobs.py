@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from app.audit.chain import ChainKeys
 from app.audit.retention import RetentionRules
@@ -63,8 +64,9 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
         CONNECTIONS_LIMIT.set(limit)
 
     async def prune_events() -> None:
-        await prune_expired(context, chain_keys, plan.retention)
+        await prune_expired(context, chain_keys, plan.retention, broken)
 
+    broken: set[UUID] = set()
     sealer = Sealer(context.database, chain_keys)
     tasks = [
         asyncio.create_task(_repeat(end_overdue_executions, DEADLINE_INTERVAL_SECONDS), name="executions past their deadline"),

@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from app.core.errors import ConflictError
+
 
 class BreakKind(StrEnum):
     """What is wrong at a position."""
@@ -23,6 +25,12 @@ class BreakKind(StrEnum):
     """A checkpoint is not signed, or the chain is not the one it was made of."""
     KNOWN = "known"
     """The chain is not the one whose hash the caller knows."""
+
+
+class BrokenChainError(ConflictError):
+    """A chain that nothing may be added to and nothing taken from: a signature would hide what was done to it."""
+
+    code = "chain_broken"
 
 
 @dataclass(frozen=True, slots=True)

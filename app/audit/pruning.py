@@ -1,21 +1,40 @@
 """Takes events out of a chain so that the rest of it can still be verified: what is gone leaves a signed gap."""
 
+import asyncio
+import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Row, Select, String, and_, delete, insert, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
-from app.audit.chain import ChainKeys
+from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link
+from app.audit.findings import BrokenChainError
 from app.core.events import AuditAction
+from app.db.base import Base
 from app.db.repository import wire_columns
 from app.models import AuditChain, AuditEvent, AuditGap
 
-PAGE: Final = 5000
+PAGE: Final = 1000
 # Gaps that are written at once; their neighbours are looked up by as many parameters.
 GAPS_AT_ONCE: Final = 500
+
+_before = aliased(AuditEvent)
+# Chosen events as they are stored, the hashed columns first, each with the hash of what it is linked to.
+_LINKED: Final = (
+    select(
+        *(type_coerce(getattr(AuditEvent, name), String).label(name) for name in HASHED),
+        type_coerce(AuditEvent.hash, String).label("hash"),
+        type_coerce(_before.hash, String).label("hash_before"),
+        AuditGap.last_hash.label("gap_hash_before"),
+    )
+    .outerjoin(_before, and_(_before.organization_id == AuditEvent.organization_id, _before.position == AuditEvent.position - 1))
+    .outerjoin(AuditGap, and_(AuditGap.organization_id == AuditEvent.organization_id, AuditGap.last_position == AuditEvent.position - 1))
+    .order_by(AuditEvent.position)
+)
 
 
 @dataclass(slots=True)
@@ -30,8 +49,9 @@ class Run:
 class Pruning:
     """One prune in one organization, recorded by the event with the id ``event_id``. What tells of prunes is never pruned.
 
-    The session is pinned, and runs as the role for jobs. The chain stands still from the first statement to the commit. Memory is
-    bounded; each event costs a row that is read and a row that is removed.
+    The session is pinned, and runs as the role for jobs. The chain stands still from the first statement to the commit. A sealed event
+    goes only as the one that was sealed: a gap in place of one that was altered would hide it. Memory is bounded; each event costs a row
+    that is read, a hash and a row that is removed.
     """
 
     def __init__(self, session: AsyncSession, keys: ChainKeys, organization_id: UUID, event_id: UUID) -> None:
@@ -41,7 +61,11 @@ class Pruning:
         self._event_id = event_id
 
     async def prune(self, *chosen: ColumnElement[bool]) -> int:
-        """Remove every event that meets the conditions, sealed or not; returns how many."""
+        """Remove every event that meets the conditions, sealed or not; returns how many.
+
+        Raises:
+            BrokenChainError: the chain is, at one of them or beside it; the transaction must not be committed.
+        """
         conditions = (*chosen, AuditEvent.action != AuditAction.AUDIT_PRUNED.value)
         sealed = await self._prune_sealed(conditions, at_most=None)
         unsealed = select(AuditEvent.id).where(*conditions, AuditEvent.position.is_(None)).limit(1)
@@ -51,22 +75,26 @@ class Pruning:
         return sealed + int(removed.rowcount)  # type: ignore[attr-defined] # the result of a DELETE has it
 
     async def prune_oldest(self, at_most: int, *chosen: ColumnElement[bool]) -> int:
-        """The same for sealed events only, from the beginning of the chain on; ``at_most`` so many."""
+        """The same for sealed events only, from the beginning of the chain on; ``at_most`` so many.
+
+        Raises:
+            BrokenChainError: see ``prune``.
+        """
         return await self._prune_sealed((*chosen, AuditEvent.action != AuditAction.AUDIT_PRUNED.value), at_most)
 
     async def _prune_sealed(self, conditions: Sequence[ColumnElement[bool]], at_most: int | None) -> int:
-        end = (await self._session.execute(select(AuditChain.position).with_for_update())).scalar_one_or_none()
-        if end is None:
+        head = next(iter(await self._read_signed(AuditChain, select(*wire_columns(AuditChain)).with_for_update(), position=1)), None)
+        if head is None:
             return 0
         # A row that claims a position and was never sealed is none of the chain's: it stays, and verifying names it.
-        sealed = (*conditions, AuditEvent.position <= end, AuditEvent.hash.is_not(None))
+        sealed = (*conditions, AuditEvent.position <= head.position, AuditEvent.hash.is_not(None))
         count, last, runs = 0, 0, list[Run]()
         while at_most is None or count < at_most:
             size = PAGE if at_most is None else min(PAGE, at_most - count)
-            page = select(AuditEvent.position, AuditEvent.hash).where(*sealed, AuditEvent.position > last)
-            rows = (await self._session.execute(page.order_by(AuditEvent.position).limit(size))).all()
+            rows: Sequence[Row[Any]] = (await self._session.execute(_LINKED.where(*sealed, AuditEvent.position > last).limit(size))).all()
             if not rows:
                 break
+            await self._check_links(rows)
             count, last = count + len(rows), rows[-1].position
             runs = _extend(runs, rows)
             while len(runs) > GAPS_AT_ONCE:  # the last one may go on
@@ -77,20 +105,51 @@ class Pruning:
             await self._session.execute(delete(AuditEvent).where(*sealed, AuditEvent.position <= last))
         return count
 
+    async def _check_links(self, rows: Sequence[Row[Any]]) -> None:
+        """Whether these are the events that were sealed. Who has signed the gaps beside them is seen when theirs is written."""
+        for number, row in enumerate(rows):
+            if not number % STRIDE:
+                await asyncio.sleep(0)
+            found = (row.hash_before, row.gap_hash_before) if row.position > 1 else (first_hash(self._organization_id), None)
+            key, before = self._keys.find(row.key_id), [hash_ for hash_ in found if hash_ is not None]
+            if key is None or len(before) != 1:
+                _refuse(row.position)
+            expected = link(key, before[0], dict(zip(HASHED, row, strict=False)))
+            if not hmac.compare_digest(expected.encode(), str(row.hash).encode()):
+                _refuse(row.position)
+
     async def _write_gaps(self, runs: Sequence[Run]) -> None:
         """Write gaps for runs in ascending order, each grown together with the gaps beside it."""
         ends, starts = [run.first - 1 for run in runs], [run.last + 1 for run in runs]
+        here = or_(AuditGap.first_position.in_([run.first for run in runs]), AuditGap.last_position.in_([run.last for run in runs]))
+        overlapping = (await self._session.execute(select(AuditGap.first_position).where(here).limit(1))).scalar_one_or_none()
+        if overlapping is not None:  # it says that they are gone already
+            _refuse(overlapping)
         beside = select(*wire_columns(AuditGap)).where(or_(AuditGap.last_position.in_(ends), AuditGap.first_position.in_(starts)))
-        # One that nobody has signed is left alone: it must not become a part of one that is.
-        gaps = [gap for gap in (await self._session.execute(beside)).all() if self._keys.have_signed(AuditGap, gap)]
+        gaps = await self._read_signed(AuditGap, beside, position=runs[0].first)
         merged = _merge(runs, gaps)
         if gaps:
             await self._session.execute(delete(AuditGap).where(AuditGap.first_position.in_([gap.first_position for gap in gaps])))
         await self._session.execute(insert(AuditGap), [self._row(run) for run in merged])
 
+    async def _read_signed(self, model: type[Base], statement: Select[Any], position: int) -> Sequence[Row[Any]]:
+        """Rows of a table beside the trail, each signed. On SQLite anything may have been put in their columns."""
+        try:
+            rows: Sequence[Row[Any]] = (await self._session.execute(statement)).all()
+        except (ValueError, TypeError):
+            _refuse(position)
+        for row in rows:
+            if not self._keys.have_signed(model, row):
+                _refuse(row.position if model is AuditChain else row.first_position)
+        return rows
+
     def _row(self, run: Run) -> dict[str, Any]:
         place = {"first_position": run.first, "last_position": run.last, "last_hash": run.last_hash}
         return self._keys.sign(AuditGap, {"organization_id": self._organization_id, **place, "prune_event_id": self._event_id})
+
+
+def _refuse(position: Any) -> NoReturn:
+    raise BrokenChainError(f"The chain of this audit trail is broken at position {position}, so nothing of it is pruned; verify it.")
 
 
 def _extend(runs: list[Run], rows: Iterable[Any]) -> list[Run]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link, raw_columns
+from app.audit.findings import BrokenChainError
 from app.core.clock import now
 from app.core.identifiers import new_id
 from app.db.engine import Database
@@ -38,10 +39,6 @@ _UNSEALED: Final = (
     .order_by(_EVENTS.c.occurred_at, _EVENTS.c.id)
     .limit(BATCH)
 )
-
-
-class BrokenChainError(RuntimeError):
-    """A chain that nothing may be added to: a signature below new events would hide what was done to the old ones."""
 
 
 class Sealer:

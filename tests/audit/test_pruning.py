@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, update
 
 from app.audit import pruning
-from app.audit.findings import Place
+from app.audit.findings import BrokenChainError, Place
 from app.models import AuditEvent
-from tests.support.chains import EVENTS, GAPS, Chain, open_chain
+from tests.support.chains import EVENTS, GAPS, HEADS, Chain, open_chain
+from tests.support.rows import BEGINNING
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +27,15 @@ async def chain(database_url: str) -> AsyncIterator[Chain]:
 
 async def positions(chain: Chain) -> list[int]:
     return [row["position"] for row in await chain.rows()]
+
+
+async def refuse(chain: Chain, *chosen: Any) -> str:
+    """Nothing at all goes; why."""
+    before = await chain.rows(), await chain.rows(GAPS)
+    with pytest.raises(BrokenChainError) as refused:
+        await chain.prune(*chosen)
+    assert (await chain.rows(), await chain.rows(GAPS)) == before
+    return refused.value.detail
 
 
 @pytest.mark.parametrize(
@@ -168,17 +179,69 @@ async def test_an_event_that_comes_back_or_is_slipped_into_a_gap_is_found(chain:
 async def test_a_prune_signs_no_gap_that_somebody_else_made(chain: Chain) -> None:
     await chain.prune(AT == 5)
     await chain.tamper(delete(EVENTS).where(EVENTS.c.position == 6), update(GAPS).values(last_position=6))
+    for chosen in (AT == 7, AT == 4, AT.between(3, 10)):
+        await refuse(chain, chosen)
+        assert await chain.gaps() == [(5, 6)]
     assert await chain.broken_at() == (5, "gap")
-    await chain.prune(AT == 7)
-    assert await chain.gaps() == [(5, 6), (7, 7)]
-    assert await chain.broken_at() == (5, "gap")
+    assert await chain.prune(AT.between(9, 12)) == 4, "elsewhere the chain is whole"
 
 
 async def test_an_event_that_was_removed_cannot_be_pruned_afterwards(chain: Chain) -> None:
     await chain.tamper(delete(EVENTS).where(EVENTS.c.position == 5))
-    await chain.prune(AT <= 10)
-    assert await chain.gaps() == [(1, 4), (6, 10)]
+    await refuse(chain, AT <= 10)
     assert await chain.broken_at() == (5, "missing")
+
+
+CHANGES: dict[str, Any] = {
+    "another time": {"occurred_at": BEGINNING - timedelta(days=9000)},
+    "another action": {"action": "DOCUMENT_DELETED"},
+    "another hash": {"hash": "0" * 64},
+    "a key that nobody has": {"key_id": "0" * 8},
+    "no key": {"key_id": None},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("position", [1, 5, 20])
+async def test_an_event_that_was_changed_cannot_be_pruned_afterwards(position: int, name: str, chain: Chain) -> None:
+    await chain.tamper(update(EVENTS).where(EVENTS.c.position == position).values(CHANGES[name]))
+    before = await chain.broken_at()
+    for chosen in (AT.in_([position]), AT > 0, AuditEvent.occurred_at < BEGINNING + timedelta(days=1)):
+        assert str(position) in await refuse(chain, chosen)
+    assert await chain.broken_at() == before is not None
+
+
+async def test_what_tells_of_a_prune_cannot_be_made_into_something_that_is_pruned(chain: Chain) -> None:
+    await chain.prune(AT.between(5, 8))
+    await chain.tamper(update(EVENTS).where(EVENTS.c.position == 21).values(action="PROJECT_UPDATED"))
+    await refuse(chain, AT >= 20)
+    assert await chain.broken_at() == (21, "altered")
+
+
+async def test_an_event_that_came_back_cannot_be_pruned_again(chain: Chain) -> None:
+    rows = await chain.rows()
+    await chain.prune(AT.between(5, 8))
+    for back in ([5], [8], [5, 6, 7, 8], [6]):
+        await chain.tamper(insert(EVENTS).values([dict(rows[position - 1]) for position in back]))
+        await refuse(chain, AT.in_(back))
+        assert await chain.gaps() == [(5, 8)]
+        await chain.tamper(delete(EVENTS).where(AT.in_(back)))
+
+
+async def test_nothing_is_pruned_below_a_head_that_nobody_has_signed(chain: Chain) -> None:
+    await chain.tamper(update(HEADS).values(position=10))
+    assert "position 10" in await refuse(chain, AT == 5)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("table", "column"), [("audit_chains", "sealed_at"), ("audit_gaps", "prune_event_id"), ("audit_events", "hash")])
+async def test_a_value_that_its_column_could_not_hold_is_no_fault_of_the_service(table: str, column: str, chain: Chain) -> None:
+    """SQLite takes anything into any column."""
+    await chain.prune(AT == 5)
+    async with chain.database.writer.begin() as connection:
+        await connection.exec_driver_sql(f"UPDATE {table} SET {column} = x'ff00'")
+    with pytest.raises(BrokenChainError):
+        await chain.prune(AT == 6)
 
 
 async def test_pruning_and_sealing_wait_for_each_other(chain: Chain) -> None:

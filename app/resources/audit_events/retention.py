@@ -1,5 +1,6 @@
 """Prunes what is older than its organization keeps it."""
 
+import logging
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import exists, select
 
 from app.audit.chain import ChainKeys
+from app.audit.findings import BrokenChainError
 from app.audit.pruning import Pruning
 from app.audit.retention import RetentionRules
 from app.audit.trail import Subject
@@ -18,13 +20,16 @@ from app.db.engine import Database
 from app.models import AuditChain, AuditEvent, AuditRetention
 from app.unit_of_work import WorkContext, open_system_work
 
+_log = logging.getLogger(__name__)
+
 BATCH: Final = 10_000
 
 
-async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionRules) -> int:
+async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionRules, broken: set[UUID]) -> int:
     """Prune the sealed events of every organization whose days are over; returns how many.
 
     Days are whole days in UTC, so an organization is pruned, and that recorded, once a day. Several processes may do it at once.
+    What a broken chain holds stays, and is logged once: ``broken`` has the organizations for which that is done.
     """
     today = now().replace(hour=0, minute=0, second=0, microsecond=0)
     async with context.database.for_jobs.open_read() as connection:
@@ -36,8 +41,15 @@ async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionR
             continue
         until = today - timedelta(days=days)
         for organization_id in await _find_expired(context.database, own, until):
-            while count := await _prune_batch(context, keys, organization_id, until):
-                pruned += count
+            try:
+                while count := await _prune_batch(context, keys, organization_id, until):
+                    pruned += count
+            except BrokenChainError as error:
+                if organization_id not in broken:
+                    broken.add(organization_id)
+                    _log.error("events of organization %s are past their retention and stay: %s", organization_id, error)
+            else:
+                broken.discard(organization_id)
     return pruned
 
 

@@ -165,7 +165,7 @@ async def list_audit_events_of_correlation(
     )
 
 
-@routes.delete("/audit-events", allow=Action.ORGANIZATION_DELETE, on=the_pruned_organization, status_code=200, problems=(404,))
+@routes.delete("/audit-events", allow=Action.ORGANIZATION_DELETE, on=the_pruned_organization, status_code=200, problems=(404, 409))
 async def prune_audit_events(
     organization: Annotated[Located, Depends(the_pruned_organization)],
     query: Annotated[PruneQuery, Query()],
@@ -176,7 +176,8 @@ async def prune_audit_events(
     """Remove events of an organization; only its owners may.
 
     An AUDIT_PRUNED event stays behind, for good. The chain of what is left can still be verified. `SAASBASE_AUDIT__MIN_RETENTION_DAYS`
-    keeps younger events from everybody: then `occurred_to` must be as old, and without one only older events go.
+    keeps younger events from everybody: then `occurred_to` must be as old, and without one only older events go. Where the chain is broken
+    at an event that would go, or beside it, nothing goes: 409 `chain_broken`.
     """
     query.occurred_to = runtime.retention.prunable_until(query.occurred_to)
     event_id = new_id()

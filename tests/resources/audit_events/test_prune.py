@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import Caller, Service
+from tests.resources.audit_events.test_verify import sealed
 from tests.support.answers import events_of, pointers_of, read_problem, run_sql
 
 pytestmark = pytest.mark.anyio
@@ -132,3 +133,19 @@ async def test_only_owners_of_the_organization_prune(service: Service, alice: Ca
     assert (await _prune(service.as_("user:heir"), own))["pruned"] > 0
     (told,) = await events_of(alice, organization_id=own, outcome="SUCCESS")
     assert (told["action"], told["actor"]["id"]) == ("AUDIT_PRUNED", "heir")
+
+
+@pytest.mark.parametrize("change", ["occurred_at = '2001-01-01 00:00:00'", "action = 'PROJECT_UPDATED'"])
+async def test_what_was_changed_behind_the_services_back_cannot_be_pruned_away(change: str, service: Service, alice: Caller) -> None:
+    organization = (await alice.new_organization())["id"]
+    await alice.new_project(organization)
+    await _prune(alice, organization, action="DOCUMENT_DELETED")
+    assert (await sealed(alice, organization))["ok"]
+    chosen = {"action": "PROJECT_UPDATED"} if "action" in change else {"occurred_to": "2002-01-01T00:00:00Z"}
+    for position in (4, 3, 1) if "action" in change else (3, 1):  # the fourth tells of the prune
+        await run_sql(service, f"UPDATE audit_events SET {change} WHERE position = {position}")
+        before = await events_of(alice)
+        refused = await alice.delete("/audit-events", 409, params={"organization_id": organization, **chosen})
+        assert f"broken at position {position}," in read_problem(refused, 409, "chain_broken")["detail"]
+        assert await events_of(alice) == before
+        assert (await sealed(alice, organization))["first_break"]["position"] == position

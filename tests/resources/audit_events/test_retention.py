@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -41,8 +42,8 @@ async def left(caller: Caller, organization_id: str) -> list[str]:
     return [event["actor"]["id"] if event["action"] == "PROJECT_UPDATED" else event["action"] for event in events]
 
 
-async def expire(service: Service, rules: RetentionRules | None = None) -> int:
-    return await prune_expired(service.runtime.context, KEYS, rules or RetentionRules())
+async def expire(service: Service, rules: RetentionRules | None = None, broken: set[UUID] | None = None) -> int:
+    return await prune_expired(service.runtime.context, KEYS, rules or RetentionRules(), set() if broken is None else broken)
 
 
 MADE = ["ORGANIZATION_CREATED", "MEMBERSHIP_GRANTED"]
@@ -131,6 +132,27 @@ async def test_a_long_past_goes_in_batches_each_recorded(service: Service, alice
     events = await events_of(alice, organization_id=organization, action="AUDIT_PRUNED")
     assert sorted(event["details"]["pruned"] for event in events) == [1, 4, 4]
     assert (await sealed(alice, organization))["ok"]
+
+
+@pytest.mark.parametrize(
+    "change", ["occurred_at = '2001-01-01 00:00:00'", "action = 'PROJECT_UPDATED', occurred_at = '2001-01-01 00:00:00'"]
+)
+async def test_what_was_changed_stays_and_is_logged_once(
+    change: str, service: Service, alice: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    organization, other = [await organization_with_old_events(service, alice) for _ in range(2)]
+    assert await expire(service, RetentionRules(default_days=399)) == 6
+    assert (await sealed(alice, organization))["ok"]
+    of_it = f"organization_id IN ('{organization}', '{UUID(organization).hex}')"
+    await run_sql(service, f"UPDATE audit_events SET {change} WHERE {of_it} AND action IN ('AUDIT_PRUNED', 'MEMBERSHIP_GRANTED')")
+    before, broken = await left(alice, organization), set[UUID]()
+    for _ in range(2):
+        assert await expire(service, RetentionRules(default_days=399), broken) == 0
+    assert await left(alice, organization) == before
+    assert caplog.text.count(f"events of organization {organization} are past their retention and stay") == 1
+    assert await expire(service, RetentionRules(default_days=30), broken) == 3, "those of the other organization"
+    assert (await sealed(alice, other))["ok"]
+    assert not (await sealed(alice, organization))["ok"]
 
 
 @pytest.fixture
