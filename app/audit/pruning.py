@@ -91,7 +91,7 @@ class Pruning:
         count, last, runs = 0, 0, list[Run]()
         while at_most is None or count < at_most:
             size = PAGE if at_most is None else min(PAGE, at_most - count)
-            rows: Sequence[Row[Any]] = (await self._session.execute(_LINKED.where(*sealed, AuditEvent.position > last).limit(size))).all()
+            rows: Sequence[Any] = (await self._session.execute(_LINKED.where(*sealed, AuditEvent.position > last).limit(size))).all()
             if not rows:
                 break
             await self._check_links(rows)
