@@ -7,6 +7,7 @@ The first is linked to the organization itself. Heads, gaps and checkpoints are 
 import hmac
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
@@ -34,6 +35,11 @@ def raw_columns() -> tuple[ColumnElement[Any], ...]:
 def first_hash(organization_id: UUID) -> str:
     """What the first event is linked to: a chain cannot be moved to another organization."""
     return sha256(f"saasbase audit chain of {organization_id}".encode()).hexdigest()
+
+
+def first_head(organization_id: UUID, at: datetime) -> dict[str, Any]:
+    """The head of a chain that has no event yet."""
+    return {"organization_id": organization_id, "position": 0, "hash": first_hash(organization_id), "sealed_at": at}
 
 
 def link(key: bytes, before: str, columns: Mapping[str, Any]) -> str:

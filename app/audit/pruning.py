@@ -3,16 +3,19 @@
 import asyncio
 import hmac
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, String, and_, delete, insert, or_, select, type_coerce
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link
+from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, first_head, link
 from app.audit.findings import BrokenChainError
+from app.core.clock import now
 from app.core.events import AuditAction
 from app.db.base import Base
 from app.db.repository import wire_columns
@@ -67,6 +70,8 @@ class Pruning:
             BrokenChainError: the chain is, at one of them or beside it; the transaction must not be committed.
         """
         conditions = (*chosen, AuditEvent.action != AuditAction.AUDIT_PRUNED.value)
+        if await self._lock_head() is None:
+            await self._begin_chain()
         sealed = await self._prune_sealed(conditions, at_most=None)
         unsealed = select(AuditEvent.id).where(*conditions, AuditEvent.position.is_(None)).limit(1)
         if (await self._session.execute(unsealed)).one_or_none() is None:
@@ -83,15 +88,15 @@ class Pruning:
         return await self._prune_sealed((*chosen, AuditEvent.action != AuditAction.AUDIT_PRUNED.value), at_most)
 
     async def _prune_sealed(self, conditions: Sequence[ColumnElement[bool]], at_most: int | None) -> int:
-        head = next(iter(await self._read_signed(AuditChain, select(*wire_columns(AuditChain)).with_for_update(), position=1)), None)
+        head = await self._lock_head()
         if head is None:
             return 0
         # A row that claims a position and was never sealed is none of the chain's: it stays, and verifying names it.
-        sealed = (*conditions, AuditEvent.position <= head.position, AuditEvent.hash.is_not(None))
+        sealed = (*conditions, AuditEvent.position.between(1, head.position), AuditEvent.hash.is_not(None))
         count, last, runs = 0, 0, list[Run]()
         while at_most is None or count < at_most:
             size = PAGE if at_most is None else min(PAGE, at_most - count)
-            rows: Sequence[Any] = (await self._session.execute(_LINKED.where(*sealed, AuditEvent.position > last).limit(size))).all()
+            rows = (await self._session.execute(_LINKED.where(*sealed, AuditEvent.position > last).limit(size))).all()
             if not rows:
                 break
             await self._check_links(rows)
@@ -105,7 +110,19 @@ class Pruning:
             await self._session.execute(delete(AuditEvent).where(*sealed, AuditEvent.position <= last))
         return count
 
-    async def _check_links(self, rows: Sequence[Row[Any]]) -> None:
+    async def _lock_head(self) -> Row[Any] | None:
+        return next(iter(await self._read_signed(AuditChain, select(*wire_columns(AuditChain)).with_for_update(), position=1)), None)
+
+    async def _begin_chain(self) -> None:
+        """Begin a chain that has no head yet: without one to lock, a sealer would seal what goes meanwhile."""
+        sealed = select(AuditEvent.id).where(AuditEvent.position.is_not(None)).limit(1)
+        if (await self._session.execute(sealed)).one_or_none() is not None:
+            _refuse(1)
+        with suppress(IntegrityError):  # a sealer was first, and its transaction has ended
+            async with self._session.begin_nested():
+                await self._session.execute(insert(AuditChain), self._keys.sign(AuditChain, first_head(self._organization_id, now())))
+
+    async def _check_links(self, rows: Iterable[Any]) -> None:
         """Whether these are the events that were sealed. Who has signed the gaps beside them is seen when theirs is written."""
         for number, row in enumerate(rows):
             if not number % STRIDE:

@@ -16,7 +16,7 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link, raw_columns
+from app.audit.chain import HASHED, STRIDE, ChainKeys, first_head, link, raw_columns
 from app.audit.findings import BrokenChainError
 from app.core.clock import now
 from app.core.identifiers import new_id
@@ -41,6 +41,10 @@ _UNSEALED: Final = (
 )
 
 
+class _UnsealableError(Exception):
+    """Events went away while they were being sealed: their places would stay empty."""
+
+
 class Sealer:
     """Seals organization by organization. Any number of processes may do it at once: whoever has locked a head seals its chain."""
 
@@ -62,6 +66,10 @@ class Sealer:
                 if organization_id not in self._broken:
                     self._broken.add(organization_id)
                     _log.error("the audit chain of organization %s is broken, nothing more of it is sealed: %s", organization_id, error)
+            except _UnsealableError:
+                _log.warning(
+                    "events of organization %s went away while they were being sealed; the others are sealed next time", organization_id
+                )
             else:
                 self._broken.discard(organization_id)
         return sealed
@@ -103,9 +111,11 @@ class Sealer:
 
     async def _write_places(self, connection: AsyncConnection, places: list[tuple[str, int, str]]) -> None:
         try:
-            await connection.execute(_seal_statement(), {"places": json.dumps(places), "signed_with": self._keys.current_id})
+            written = await connection.execute(_seal_statement(), {"places": json.dumps(places), "signed_with": self._keys.current_id})
         except IntegrityError:
             raise BrokenChainError("an event stands where none was sealed yet") from None
+        if written.rowcount != len(places):
+            raise _UnsealableError
 
     async def _lock_head(self, connection: AsyncConnection, organization_id: UUID) -> Row[Any] | None:
         of_it = select(_HEADS).where(_HEADS.c.organization_id == organization_id)
@@ -122,10 +132,9 @@ class Sealer:
         sealed = select(_EVENTS.c.id).where(_EVENTS.c.organization_id == organization_id, _EVENTS.c.position.is_not(None)).limit(1)
         if (await connection.execute(sealed)).one_or_none() is not None:
             raise BrokenChainError("its head is gone")
-        start = {"organization_id": organization_id, "position": 0, "hash": first_hash(organization_id), "sealed_at": now()}
         try:
             async with connection.begin_nested():
-                await connection.execute(insert(_HEADS), self._keys.sign(AuditChain, start))
+                await connection.execute(insert(_HEADS), self._keys.sign(AuditChain, first_head(organization_id, now())))
         except IntegrityError:  # another process was first
             return False
         return True

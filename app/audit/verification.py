@@ -83,7 +83,7 @@ class _Walk:
         except _BrokenError as error:
             found = error.found
         head = self._head
-        through = SealedThrough(head.position, head.hash, head.sealed_at) if head is not None else None
+        through = SealedThrough(head.position, head.hash, head.sealed_at) if head is not None and head.position else None
         return Verification(self._checked, found, through, await self._count_unsealed(), next_position)
 
     @property

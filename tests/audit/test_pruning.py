@@ -6,12 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, text, update
 
 from app.audit import pruning
+from app.audit.chain import first_head
 from app.audit.findings import BrokenChainError, Place
-from app.models import AuditEvent
+from app.audit.sealer import Sealer
+from app.models import AuditChain, AuditEvent
 from tests.support.chains import EVENTS, GAPS, HEADS, Chain, open_chain
+from tests.support.database import behind
 from tests.support.rows import BEGINNING
 
 pytestmark = pytest.mark.anyio
@@ -107,6 +110,17 @@ async def test_an_organization_that_has_no_chain_yet_is_pruned(database_url: str
         await chain.add(5)
         assert await chain.prune() == 5
         assert (await positions(chain), await chain.gaps(), await chain.broken_at()) == ([1], [], None)
+        head = chain.keys.sign(AuditChain, first_head(chain.organization_id, BEGINNING))
+        await chain.tamper(delete(EVENTS), delete(HEADS), insert(HEADS).values(head))
+        found = await chain.verify()
+        assert (found.ok, found.sealed_through) == (True, None), "as it is until what tells of the prune is sealed"
+
+
+async def test_a_chain_that_has_lost_its_head_is_not_pruned(chain: Chain) -> None:
+    await chain.tamper(delete(HEADS))
+    for chosen in ([], [AT == 5], [AuditEvent.actor_id == "nobody"]):
+        await refuse(chain, *chosen)
+    assert await chain.rows(HEADS) == []
 
 
 async def test_the_oldest_go_first_and_only_so_many(chain: Chain) -> None:
@@ -242,6 +256,61 @@ async def test_a_value_that_its_column_could_not_hold_is_no_fault_of_the_service
         await connection.exec_driver_sql(f"UPDATE {table} SET {column} = x'ff00'")
     with pytest.raises(BrokenChainError):
         await chain.prune(AT == 6)
+
+
+class Delayed(Sealer):
+    """Waits between reading the events and writing their places."""
+
+    def __init__(self, chain: Chain) -> None:
+        super().__init__(chain.database, chain.keys)
+        self.has_read = asyncio.Event()
+        self.may_write = asyncio.Event()
+
+    async def _place(self, *arguments: Any) -> list[tuple[str, int, str]]:
+        self.has_read.set()
+        await self.may_write.wait()
+        return await super()._place(*arguments)
+
+
+async def waits_for_a_lock(chain: Chain) -> None:
+    """Until some transaction of this database does."""
+    waiting = text("SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database()")
+    async with asyncio.timeout(20):
+        while True:
+            async with behind(chain.database) as connection:
+                if (await connection.execute(waiting)).first() is not None:
+                    return
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_prune_waits_for_who_seals(is_new: bool, database_url: str) -> None:
+    async with open_chain(database_url, 0 if is_new else 5) as chain:
+        await chain.add(5)
+        sealer = Delayed(chain)
+        sealing = asyncio.create_task(sealer.seal())
+        await sealer.has_read.wait()
+        pruning = asyncio.create_task(chain.prune())
+        await waits_for_a_lock(chain)
+        sealer.may_write.set()
+        assert (await sealing, await pruning) == (5, 5 if is_new else 10)
+        assert (await positions(chain), await chain.broken_at()) == ([6 if is_new else 11], None)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+async def test_what_goes_away_while_it_is_sealed_leaves_no_hole(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_chain(database_url, 0) as chain:
+        await chain.add(5)
+        sealer = Delayed(chain)
+        sealing = asyncio.create_task(sealer.seal())
+        await sealer.has_read.wait()
+        await chain.tamper(delete(EVENTS).where(EVENTS.c.actor_id == "user-2"))
+        sealer.may_write.set()
+        assert await sealing == 0
+        assert f"events of organization {chain.organization_id} went away" in caplog.text
+        assert await sealer.seal() == 4
+        assert (await positions(chain), await chain.broken_at()) == ([1, 2, 3, 4], None)
 
 
 async def test_pruning_and_sealing_wait_for_each_other(chain: Chain) -> None:
