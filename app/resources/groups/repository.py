@@ -1,17 +1,17 @@
 """SQL of groups, their members, and what they hold."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import Row, Select, and_, delete, insert, literal, or_, select
+from sqlalchemy import Row, Select, and_, delete, insert, literal, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from app.core.actors import Actor, ActorType
 from app.core.errors import AppError, ConflictError, NotFoundError
-from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.repository import Repository, SortColumns, contains, wire_columns
+from app.http.bounded import ArrayQuery
 from app.models import Group, GroupMember, Membership
 from app.resources.groups.schemas import GroupListQuery
 from app.unit_of_work import UnitOfWork
@@ -62,12 +62,20 @@ class GroupRepository(Repository):
         await self._session.execute(delete(Membership).where(*held))
         await self._session.execute(delete(Group).where(Group.group_id == group_id))
 
-    async def members(self, group_id: str, limit: int) -> Sequence[Row[Any]]:
-        """The direct members of a group."""
-        statement: Select[Any] = select(*wire_columns(GroupMember)).where(GroupMember.group_id == group_id)
-        ordered = statement.order_by(GroupMember.member_type, GroupMember.member_id).limit(limit)
-        rows: Sequence[Row[Any]] = (await self._session.execute(ordered)).all()
-        return rows
+    async def members(self, group: Row[Any], query: ArrayQuery) -> CursorPage[Row[Any]]:
+        """The direct members of a group, by type and id. Members have no id of their own: a cursor is who was last and the group's id."""
+        request = query.request("member", list="group-members", group=str(group.id))
+        statement: Select[Any] = select(*wire_columns(GroupMember)).where(GroupMember.group_id == group.group_id)
+        order = GroupMember.member_type, GroupMember.member_id
+        if request.after is not None:
+            kind, _, name = (request.after.value or "").partition(":")
+            statement = statement.where(tuple_(*order) > tuple_(literal(kind), literal(name)))
+        found = list((await self._session.execute(statement.order_by(*order).limit(request.limit + 1))).all())
+        if len(found) <= request.limit:
+            return CursorPage(found, None)
+        last = found[request.limit - 1]
+        cursor = Cursor(f"{last.member_type}:{last.member_id}", group.id)
+        return CursorPage(found[: request.limit], encode_cursor(cursor, request.fingerprint))
 
     async def add_member(self, values: dict[str, Any]) -> None:
         """Write a member, in the place of a membership that has ended. Of two who do so at once, the second finds what the first wrote.

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request, Response
 
 from app.authz.engine import Located
 from app.core.permissions import Action
+from app.http.bounded import ArrayQuery, link_next
 from app.http.dependencies import Work
 from app.http.routes import Routes
 from app.http.schemas import CursorPageRead, PageRead, show_page
@@ -25,6 +26,7 @@ from app.resources.groups.service import GroupService
 routes = Routes("groups")
 
 BASE = "/organizations/{organization_id}/groups"
+TheseMembers = Annotated[ArrayQuery, Query()]
 ThisMember = Annotated[GroupMemberKey, Query()]
 
 
@@ -75,9 +77,13 @@ async def delete_group(organization: TheOrganization, group_id: str, groups: Gro
 
 
 @routes.get(f"{BASE}/{{group_id}}/members", allow=Action.ORGANIZATION_READ, on=the_organization)
-async def list_group_members(group_id: str, groups: Groups) -> list[GroupMemberRead]:
-    """List the direct members of a group; at most 1000."""
-    return await groups.members(group_id)
+async def list_group_members(
+    group_id: str, query: TheseMembers, request: Request, response: Response, groups: Groups
+) -> list[GroupMemberRead]:
+    """List the direct members of a group, by type and id."""
+    page = await groups.members(group_id, query)
+    link_next(request, response, query, page)
+    return page.items
 
 
 @routes.post(f"{BASE}/{{group_id}}/members", allow=Action.MEMBER_MANAGE, on=the_organization)

@@ -1,6 +1,6 @@
 """Rules of groups: letting somebody in gives him everything the group holds, so it is granting."""
 
-from typing import Any, Final
+from typing import Any
 
 from app.authz.engine import Located
 from app.authz.escalation import forbid_escalation
@@ -10,6 +10,7 @@ from app.core.errors import InvalidError, NotFoundError
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.http.bounded import ArrayQuery
 from app.http.schemas import ActorRef
 from app.resources.groups.repository import GroupRepository
 from app.resources.groups.schemas import (
@@ -22,8 +23,6 @@ from app.resources.groups.schemas import (
     GroupUpdate,
 )
 from app.unit_of_work import UnitOfWork
-
-MAX_LISTED_MEMBERS: Final = 1000
 
 
 class GroupService:
@@ -88,10 +87,9 @@ class GroupService:
         await self._groups.remove(group_id)
         self._work.record(AuditAction.GROUP_DELETED, organization, group_id=group_id, name=row.name)
 
-    async def members(self, group_id: str) -> list[GroupMemberRead]:
-        """The direct members, by type and id; at most 1000."""
-        await self._groups.find(group_id)
-        return [GroupMemberRead.from_row(row) for row in await self._groups.members(group_id, MAX_LISTED_MEMBERS)]
+    async def members(self, group_id: str, query: ArrayQuery) -> CursorPage[GroupMemberRead]:
+        """The direct members, by type and id."""
+        return (await self._groups.members(await self._groups.find(group_id), query)).map(GroupMemberRead.from_row)
 
     async def add_member(self, organization: Located, group_id: str, new: GroupMemberAdd) -> GroupMemberRead:
         """Let an actor, or a group of the organization, in. Groups may contain each other in circles; that does no harm.

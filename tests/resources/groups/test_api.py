@@ -4,10 +4,11 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.conftest import Caller, Service
-from tests.support.answers import at_once, count_rows, end_rows, events_of, pointers_of, read_problem
+from tests.support.answers import at_once, count_rows, end_rows, events_of, next_link_of, pointers_of, read_problem
 from tests.support.keys import after
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +169,31 @@ async def test_who_has_left_a_group_by_time_comes_in_again_also_at_once(service:
     assert new["added_at"] > old["added_at"]
     await bob.get(f"/organizations/{org}")
     assert len(await events_of(alice, organization_id=org, action="GROUP_MEMBER_ADDED")) == 2
+
+
+async def test_the_members_are_bounded_and_lead_to_the_rest(alice: Caller, org: str) -> None:
+    names = ["agent:x", "group:other group", "service:ci", "user:a:b", "user:bob", "user:Zoë"]
+    await new_group(alice, org, "other group")
+    await alice.post(f"/organizations/{org}/groups", {"group_id": "dev#ops? é"})
+    group = f"/organizations/{org}/groups/dev%23ops%3F é"
+    for name in names:
+        await alice.post(f"{group}/members", member(name))
+    whole = await alice.get(f"{group}/members")
+    assert len(whole.json()) == len(names)
+    assert "link" not in whole.headers
+    for limit in (1, 2, 5):
+        page = await alice.get(f"{group}/members", params={"limit": limit})
+        walked = page.json()
+        while "link" in page.headers:
+            assert len(page.json()) == limit
+            page = await alice.get(next_link_of(page))
+            walked += page.json()
+            assert len(walked) <= len(names)
+        assert walked == whole.json()
+    cursor = httpx.URL(next_link_of(await alice.get(f"{group}/members", params={"limit": 1}))).params["cursor"]
+    other = f"/organizations/{org}/groups/other group/members"
+    for bad in ({"cursor": cursor}, {"cursor": "x"}, {"limit": 0}, {"limit": 1001}):
+        assert pointers_of(await alice.get(other, 422, params=bad)) == [f"query.{next(iter(bad))}"]
 
 
 async def test_who_holds_less_than_a_group_lets_nobody_in_or_out(service: Service, alice: Caller, bob: Caller, org: str) -> None:
