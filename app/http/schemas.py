@@ -138,6 +138,11 @@ class Resource(Schema):
     _etag: str = PrivateAttr(default="")
 
     @property
+    def address(self) -> str:
+        """Its path below the base path."""
+        return f"{self.collection}/{self.id}"
+
+    @property
     def etag(self) -> str:
         """The strong entity tag of this revision."""
         return self._etag
