@@ -1,17 +1,39 @@
 """Lists that answer a plain array: bounded, with a link to where the rest is."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
-from urllib.parse import urlencode
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlencode
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.core.pagination import CursorPage, CursorRequest, Page
+from app.core.pagination import CursorPage, CursorRequest, Page, fingerprint
 from app.http.runtime import runtime_of
-from app.http.schemas import MAX_SIZE, ItemT, ListQuery
+from app.http.schemas import MAX_SIZE, ItemT, ListQuery, read_cursor
 
 MAX_UNPAGED: Final = 1000
+
+
+class ArrayQuery(BaseModel):
+    """Query parameters of a list that is an array on every page of it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    limit: Annotated[int, Field(ge=1, le=MAX_UNPAGED)] = MAX_UNPAGED
+    """At most this many; a `Link` header with `rel="next"` leads to the rest."""
+    cursor: Annotated[str, Field(max_length=4096)] | None = None
+    """Continue: taken from the `Link`."""
+
+    def request(self, sort: str, **bound_to: Any) -> CursorRequest:
+        """The page that is asked for of the list that ``bound_to`` names.
+
+        Raises:
+            InvalidError: a cursor of another list.
+        """
+        bound = fingerprint(bound_to)
+        return CursorRequest(self.limit, sort, descending=False, after=read_cursor(self.cursor, bound), fingerprint=bound)
+
 
 Fetch = Callable[[CursorRequest], Awaitable[Page[Any] | CursorPage[Any]]]
 
@@ -25,3 +47,10 @@ async def bounded(  # noqa: PLR0913 - what a bounded list consists of
         parameters = urlencode({**query.filters(), "limit": MAX_SIZE, "cursor": page.next_cursor})
         response.headers["Link"] = f'<{runtime_of(request).base_path}{path}?{parameters}>; rel="next"'
     return [read.model_validate(row) for row in page.items]
+
+
+def link_next(request: Request, response: Response, query: ArrayQuery, page: Page[Any] | CursorPage[Any]) -> None:
+    """Say in a ``Link`` where the array goes on, if it does: at the same address."""
+    if isinstance(page, CursorPage) and page.next_cursor is not None:
+        parameters = urlencode({**query.model_dump(mode="json", exclude={"cursor"}, exclude_none=True), "cursor": page.next_cursor})
+        response.headers["Link"] = f'<{quote(request.scope["path"])}?{parameters}>; rel="next"'

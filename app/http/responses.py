@@ -16,7 +16,7 @@ class ResourceResponse(Response):
     def __init__(self, resource: Resource, status_code: int, base_path: str) -> None:
         headers = {"ETag": resource.etag}
         if status_code == 201:  # noqa: PLR2004 - Created
-            headers["Location"] = f"{base_path}{resource.collection}/{resource.id}"
+            headers["Location"] = f"{base_path}{resource.address}"
         super().__init__(resource.__pydantic_serializer__.to_json(resource), status_code, headers)
         self._etag = resource.etag
 

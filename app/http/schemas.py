@@ -24,6 +24,7 @@ from app.core.actors import MAX_ACTOR_ID, Actor, ActorType
 from app.core.errors import InvalidError
 from app.core.pagination import (
     MAX_OFFSET,
+    Cursor,
     CursorPage,
     CursorRequest,
     InvalidCursorError,
@@ -137,6 +138,11 @@ class Resource(Schema):
     _etag: str = PrivateAttr(default="")
 
     @property
+    def address(self) -> str:
+        """Its path below the base path."""
+        return f"{self.collection}/{self.id}"
+
+    @property
     def etag(self) -> str:
         """The strong entity tag of this revision."""
         return self._etag
@@ -243,11 +249,19 @@ class ListQuery(BaseModel):
         sort = self.sort.value if self.sort is not None else self.default_sort
         descending = self.direction == "desc"
         bound_to = fingerprint({"list": type(self).__name__, "sort": sort, "descending": descending, **self.filters()})
-        try:
-            after = decode_cursor(self.cursor, bound_to) if self.cursor is not None else None
-        except InvalidCursorError as error:
-            raise InvalidError(str(error), pointer="query.cursor", code="invalid_cursor") from None
-        return CursorRequest(limit, sort, descending, after, bound_to)
+        return CursorRequest(limit, sort, descending, read_cursor(self.cursor, bound_to), bound_to)
+
+
+def read_cursor(cursor: str | None, bound_to: str) -> Cursor | None:
+    """Where to continue, if a cursor says so.
+
+    Raises:
+        InvalidError: a cursor of another list, order or filter.
+    """
+    try:
+        return decode_cursor(cursor, bound_to) if cursor is not None else None
+    except InvalidCursorError as error:
+        raise InvalidError(str(error), pointer="query.cursor", code="invalid_cursor") from None
 
 
 def show_page(page: Page[Any] | CursorPage[Any], read: type[ItemT]) -> PageRead[ItemT] | CursorPageRead[ItemT]:

@@ -7,8 +7,9 @@ from uuid import UUID
 from sqlalchemy import Row, delete, insert, or_, select, update
 
 from app.core.errors import NotFoundError
-from app.core.pagination import CursorPage, CursorRequest, Page
+from app.core.pagination import CursorPage, Page
 from app.db.repository import Repository, SortColumns, equal_to, wire_columns
+from app.http.bounded import ArrayQuery
 from app.models import ApiKey, ApiKeySecret, Membership, Organization
 from app.resources.api_keys.schemas import ApiKeyListQuery
 from app.unit_of_work import UnitOfWork
@@ -91,8 +92,9 @@ class ApiKeyRepository(Repository):
         await self._session.execute(ended.values(expires_at=expires_at, updated_at=at, revision=ApiKey.revision + 1))
         await self.end_grants(key_ids, expires_at)
 
-    async def list_visible(self, query: ApiKeyListQuery, request: CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
-        """The keys whose scope's members the actor manages."""
+    async def list_visible(self, query: ApiKeyListQuery) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+        """The keys whose scope's members the actor manages, oldest first."""
+        request = query.request("created_at", list="api-keys", **query.model_dump(mode="json", exclude=set(ArrayQuery.model_fields)))
         exact = {ApiKey.organization_id: query.organization_id, ApiKey.scope_type: query.scope_type, ApiKey.scope_id: query.scope_id}
         statement = self._work.only_visible(select(*wire_columns(ApiKey)), ApiKey)
         return await self.page(statement.where(*equal_to(exact), ApiKey.deleted_at.is_(None)), request)

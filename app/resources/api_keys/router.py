@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request, Response
 
 from app.authz.engine import Located
-from app.core.pagination import CursorRequest
 from app.core.permissions import Action
 from app.core.resources import ResourceRef
+from app.http.bounded import link_next
 from app.http.dependencies import TheRuntime, Work
 from app.http.routes import Routes
 from app.http.targets import TheApiKey, everything, the_api_key
@@ -15,8 +15,6 @@ from app.resources.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyLi
 from app.resources.api_keys.service import ApiKeyService, existing
 
 routes = Routes("api-keys")
-
-MAX_LISTED = 1000
 
 
 async def open_api_keys(work: Work, runtime: TheRuntime) -> ApiKeyService:
@@ -42,10 +40,12 @@ async def create_api_key(scope: Annotated[Located, Depends(the_scope)], new: Api
 
 
 @routes.get("/api-keys", allow=Action.MEMBER_MANAGE, on=everything)
-async def list_api_keys(query: Annotated[ApiKeyListQuery, Query()], api_keys: ApiKeys) -> list[ApiKeyRead]:
-    """List the API keys of an organization or of one scope, revoked ones included, oldest first. At most 1000."""
-    request = CursorRequest(MAX_LISTED, "created_at", descending=False, after=None, fingerprint="")
-    page = await api_keys.list_visible(query, request)
+async def list_api_keys(
+    query: Annotated[ApiKeyListQuery, Query()], request: Request, response: Response, api_keys: ApiKeys
+) -> list[ApiKeyRead]:
+    """List the API keys of an organization or of one scope, revoked ones included, oldest first."""
+    page = await api_keys.list_visible(query)
+    link_next(request, response, query, page)
     return [ApiKeyRead.model_validate(row) for row in page.items]
 
 

@@ -5,11 +5,12 @@ from ipaddress import ip_network
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from app.core.clock import now
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceType
+from app.http.bounded import ArrayQuery
 from app.http.schemas import Command, Metadata, Moment, Name, Resource, ResourceRefRead, Schema, columns_of
 
 MAX_CIDRS = 50
@@ -114,10 +115,8 @@ class ApiKeyCreated(Schema):
     """Send it as `Authorization: Bearer ...`. Shown only here."""
 
 
-class ApiKeyListQuery(BaseModel):
+class ApiKeyListQuery(ArrayQuery):
     """Which keys to list: those of an organization, or those of one scope."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     organization_id: UUID | None = None
     """All keys of this organization, those of its projects included."""

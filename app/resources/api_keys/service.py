@@ -13,7 +13,7 @@ from app.core.errors import ConflictError, ForbiddenError, InvalidError, NotFoun
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
 from app.core.keys import HMAC_SHA256, KeyToken, hash_secret, new_token
-from app.core.pagination import CursorPage, CursorRequest, Page
+from app.core.pagination import CursorPage, Page
 from app.core.permissions import ROLE_ACTIONS, Role
 from app.resources.api_keys.repository import ApiKeyRepository
 from app.resources.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyListQuery, ApiKeyRead, ApiKeyRotate, ApiKeyUpdate
@@ -83,9 +83,9 @@ class ApiKeyService:
         self._work.record(AuditAction.MEMBERSHIP_GRANTED, scope, actor=actor.subject, origin="api_key", **_details(row))
         return ApiKeyCreated(api_key=ApiKeyRead.from_row(row), token=token.written)
 
-    async def list_visible(self, query: ApiKeyListQuery, request: CursorRequest) -> Page[Any] | CursorPage[Any]:
+    async def list_visible(self, query: ApiKeyListQuery) -> Page[Any] | CursorPage[Any]:
         """The keys whose scope's members the caller manages, revoked ones included."""
-        return await self._keys.list_visible(query, request)
+        return await self._keys.list_visible(query)
 
     async def update(self, key: Located, changes: ApiKeyUpdate) -> ApiKeyRead:
         """Rename it, change its end, its networks or its metadata.

@@ -3,12 +3,27 @@
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
+from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.core.actors import Actor, ActorType
-from app.http.schemas import ActorId, ActorRef, Command, ListQuery, Metadata, Moment, Name, Schema, Search, Text, fits_a_path, lower_case
+from app.http.schemas import (
+    ActorId,
+    ActorRef,
+    Command,
+    ListQuery,
+    Metadata,
+    Moment,
+    Name,
+    Resource,
+    Schema,
+    Search,
+    Text,
+    fits_a_path,
+    lower_case,
+)
 
 MAX_GROUP_ID = 100
 
@@ -41,17 +56,18 @@ class GroupUpdate(Command):
     """Replaces the metadata as a whole."""
 
 
-class GroupRead(Schema):
+class GroupRead(Resource):
     """A named set of actors, known only inside its organization."""
 
-    id: UUID
     organization_id: UUID
     group_id: str
     name: str
     metadata: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
-    created_by_subject: str
+
+    @property
+    def address(self) -> str:
+        """Its path below the base path: a group is found by its name, in its organization."""
+        return f"/organizations/{self.organization_id}/groups/{quote(self.group_id, safe='')}"
 
 
 class GroupSort(StrEnum):

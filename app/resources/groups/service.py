@@ -1,6 +1,6 @@
 """Rules of groups: letting somebody in gives him everything the group holds, so it is granting."""
 
-from typing import Any, Final
+from typing import Any
 
 from app.authz.engine import Located
 from app.authz.escalation import forbid_escalation
@@ -10,6 +10,7 @@ from app.core.errors import InvalidError, NotFoundError
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.http.bounded import ArrayQuery
 from app.http.schemas import ActorRef
 from app.resources.groups.repository import GroupRepository
 from app.resources.groups.schemas import (
@@ -22,8 +23,6 @@ from app.resources.groups.schemas import (
     GroupUpdate,
 )
 from app.unit_of_work import UnitOfWork
-
-MAX_LISTED_MEMBERS: Final = 1000
 
 
 class GroupService:
@@ -54,46 +53,37 @@ class GroupService:
             }
         )
         self._work.record(AuditAction.GROUP_CREATED, organization, group_id=row.group_id, name=row.name)
-        return GroupRead.model_validate(row)
+        return GroupRead.from_row(row)
 
     async def list_all(self, query: GroupListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The groups of the organization."""
         return await self._groups.list_all(query, request)
 
-    async def read(self, group_id: str) -> GroupRead:
-        """One group.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        return GroupRead.model_validate(await self._groups.find(group_id))
-
-    async def update(self, organization: Located, group_id: str, changes: GroupUpdate) -> GroupRead:
+    async def update(self, group: Located, changes: GroupUpdate) -> GroupRead:
         """Rename it or replace its metadata; without a change nothing happens and nothing is recorded."""
         values = changes.model_dump(exclude_none=True)
         if not values:
-            return await self.read(group_id)
-        row = await self._groups.update((await self._groups.find(group_id)).id, values, None)
-        self._work.record(AuditAction.GROUP_UPDATED, organization, group_id=group_id, name=row.name, changed=sorted(values))
-        return GroupRead.model_validate(row)
+            return GroupRead.from_row(group.row)
+        row = await self._groups.update(group.row.id, values, self._work.expected_revision)
+        self._work.record(AuditAction.GROUP_UPDATED, group, group_id=row.group_id, name=row.name, changed=sorted(values))
+        return GroupRead.from_row(row)
 
-    async def delete(self, organization: Located, group_id: str) -> None:
+    async def delete(self, group: Located) -> None:
         """Delete it, and so take from its members what it held.
 
         Raises:
             ForbiddenError: it holds what the caller does not.
         """
-        row = await self._groups.find(group_id)
-        await self._forbid_more_than_held(group_id)
-        await self._groups.remove(group_id)
-        self._work.record(AuditAction.GROUP_DELETED, organization, group_id=group_id, name=row.name)
+        row = group.row
+        await self._forbid_more_than_held(row.group_id)
+        await self._groups.remove(row, self._work.expected_revision)
+        self._work.record(AuditAction.GROUP_DELETED, group, group_id=row.group_id, name=row.name)
 
-    async def members(self, group_id: str) -> list[GroupMemberRead]:
-        """The direct members, by type and id; at most 1000."""
-        await self._groups.find(group_id)
-        return [GroupMemberRead.from_row(row) for row in await self._groups.members(group_id, MAX_LISTED_MEMBERS)]
+    async def members(self, group: Located, query: ArrayQuery) -> CursorPage[GroupMemberRead]:
+        """The direct members, by type and id."""
+        return (await self._groups.members(group.row, query)).map(GroupMemberRead.from_row)
 
-    async def add_member(self, organization: Located, group_id: str, new: GroupMemberAdd) -> GroupMemberRead:
+    async def add_member(self, group: Located, new: GroupMemberAdd) -> GroupMemberRead:
         """Let an actor, or a group of the organization, in. Groups may contain each other in circles; that does no harm.
 
         Raises:
@@ -101,14 +91,14 @@ class GroupService:
             ForbiddenError: the group holds what the caller does not.
             ConflictError: it is a member already.
         """
-        await self._groups.find(group_id)
+        group_id = group.row.group_id
         if new.expires_at is not None and new.expires_at <= now():
             raise InvalidError("lies in the past", pointer="/expires_at")
         if new.member_type is ActorType.GROUP and not await self._groups.exists(new.member_id):
             raise InvalidError("is no group of the organization", pointer="/member_id")
         await self._forbid_more_than_held(group_id)
         values = {
-            "organization_id": organization.id,
+            "organization_id": group.organization_id,
             "group_id": group_id,
             "member_type": new.member_type.value,
             "member_id": new.member_id,
@@ -118,7 +108,7 @@ class GroupService:
         }
         await self._groups.add_member(values)
         ends = {"expires_at": new.expires_at.isoformat()} if new.expires_at is not None else {}
-        self._work.record(AuditAction.GROUP_MEMBER_ADDED, organization, group_id=group_id, member=new.actor.subject, **ends)
+        self._work.record(AuditAction.GROUP_MEMBER_ADDED, group, group_id=group_id, member=new.actor.subject, **ends)
         return GroupMemberRead(
             member=ActorRef.of(new.actor),
             added_at=values["added_at"],
@@ -126,18 +116,19 @@ class GroupService:
             expires_at=new.expires_at,
         )
 
-    async def remove_member(self, organization: Located, group_id: str, key: GroupMemberKey) -> None:
+    async def remove_member(self, group: Located, key: GroupMemberKey) -> None:
         """Take a member out; taking out who is not in changes nothing. Oneself one may always take out.
 
         Raises:
             ForbiddenError: the group holds what the caller does not.
         """
+        group_id = group.row.group_id
         if not await self._groups.has_member(group_id, key.actor):
             return
         if not self._work.is_about_itself(key.actor):
             await self._forbid_more_than_held(group_id)
         await self._groups.remove_member(group_id, key.actor)
-        self._work.record(AuditAction.GROUP_MEMBER_REMOVED, organization, group_id=group_id, member=key.actor.subject)
+        self._work.record(AuditAction.GROUP_MEMBER_REMOVED, group, group_id=group_id, member=key.actor.subject)
 
     async def _forbid_more_than_held(self, group_id: str) -> None:
         for ref, role in await self._groups.grants_through(group_id):

@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 from typing import Annotated, Final
-from urllib.parse import urlencode
 
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Query, Request, Response
 
 from app.authz.engine import Located
-from app.core.pagination import CursorPage
 from app.core.permissions import SHARE_ACTIONS, Action
 from app.core.resources import ResourceRef
-from app.http.dependencies import TheRuntime, Work
+from app.http.bounded import link_next
+from app.http.dependencies import Work
 from app.http.routes import Routes
 from app.resources.memberships.schemas import MembershipCreate, MembershipKey, MembershipListQuery, MembershipRead
 from app.resources.memberships.service import MembershipService
@@ -67,14 +66,12 @@ async def list_memberships(
     resource: Annotated[Located, Depends(the_listed_resource)],
     query: TheseGrants,
     memberships: Memberships,
-    runtime: TheRuntime,
+    request: Request,
     response: Response,
 ) -> list[MembershipRead]:
     """List who holds which role on a resource, oldest grant first."""
     page = await memberships.list_on(resource, query)
-    if isinstance(page, CursorPage) and page.next_cursor is not None:
-        parameters = urlencode({**query.model_dump(mode="json", exclude={"cursor"}), "cursor": page.next_cursor})
-        response.headers["Link"] = f'<{runtime.base_path}/memberships?{parameters}>; rel="next"'
+    link_next(request, response, query, page)
     return [MembershipRead.from_row(row, resource.ref) for row in page.items]
 
 

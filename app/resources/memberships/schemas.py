@@ -1,14 +1,15 @@
 """Wire shapes of memberships."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from app.core.actors import Actor, ActorType
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
+from app.http.bounded import ArrayQuery
 from app.http.schemas import ActorId, ActorRef, Command, Moment, ResourceRefRead, Schema
 
 
@@ -47,19 +48,13 @@ class MembershipKey(BaseModel):
         return Actor(self.actor_type, self.actor_id)
 
 
-class MembershipListQuery(BaseModel):
+class MembershipListQuery(ArrayQuery):
     """Which grants to list."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     resource_type: ResourceType
     resource_id: UUID
     effective: bool = False
     """Also those on the resources above, with `inherited` true. Needs MEMBER_MANAGE."""
-    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """At most this many; a `Link` header with `rel="next"` leads to the rest."""
-    cursor: Annotated[str, Field(max_length=4096)] | None = None
-    """Continue: taken from the `Link`."""
 
 
 class MembershipRead(Schema):

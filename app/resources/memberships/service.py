@@ -9,7 +9,7 @@ from app.core.actors import Actor, ActorType
 from app.core.clock import now
 from app.core.errors import ConflictError, ForbiddenError, InvalidError
 from app.core.events import AuditAction
-from app.core.pagination import Cursor, CursorPage, CursorRequest, InvalidCursorError, Page, decode_cursor, fingerprint
+from app.core.pagination import CursorPage, Page
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceType
 from app.resources.memberships.schemas import MembershipCreate, MembershipKey, MembershipListQuery, MembershipRead
@@ -60,8 +60,7 @@ class MembershipService:
         if query.effective and Action.MEMBER_MANAGE not in resource.actions:
             raise ForbiddenError("Seeing the roles above this resource needs MEMBER_MANAGE.")
         scopes = resource.scopes if query.effective else [resource.ref]
-        bound_to = fingerprint({"list": "memberships", "scopes": [str(scope.id) for scope in scopes]})
-        request = CursorRequest(query.limit, "granted_at", descending=False, after=_after(query.cursor, bound_to), fingerprint=bound_to)
+        request = query.request("granted_at", list="memberships", scopes=[str(scope.id) for scope in scopes])
         return await self._memberships.list_on(scopes, request)
 
     async def revoke(self, resource: Located, key: MembershipKey) -> None:
@@ -82,12 +81,3 @@ class MembershipService:
             )
         if await self._memberships.revoke(key.ref, key.actor, key.role):
             self._work.record(AuditAction.MEMBERSHIP_REVOKED, resource, actor=key.actor.subject, role=key.role.value)
-
-
-def _after(cursor: str | None, bound_to: str) -> Cursor | None:
-    if cursor is None:
-        return None
-    try:
-        return decode_cursor(cursor, bound_to)
-    except InvalidCursorError as error:
-        raise InvalidError(str(error), pointer="query.cursor", code="invalid_cursor") from None

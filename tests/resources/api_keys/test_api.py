@@ -5,10 +5,11 @@ import logging
 import re
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.conftest import Caller, Service
-from tests.support.answers import events_of, pointers_of, read_problem
+from tests.support.answers import events_of, next_link_of, pointers_of, read_problem
 from tests.support.keys import after, key_of, make_key, shows
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +135,23 @@ async def test_lists_hold_the_keys_of_the_organization_or_of_one_scope(alice: Ca
     assert [key["id"] for key in (await alice.get("/api-keys", params={"organization_id": org})).json()] == [first, second]
     assert [key["id"] for key in (await alice.get("/api-keys", params=of_project)).json()] == [second]
     assert (await mallory.get("/api-keys", params={"organization_id": org})).json() == []
+
+
+async def test_the_list_is_bounded_and_leads_to_the_rest(alice: Caller, org: str) -> None:
+    for _ in range(3):
+        await make_key(alice, "ORGANIZATION", org, "ORG_MEMBER")
+    of_organization, of_scope = {"organization_id": org}, {"scope_type": "ORGANIZATION", "scope_id": org}
+    for query in (of_organization, of_scope):
+        whole = await alice.get("/api-keys", params=query)
+        assert (len(whole.json()), "link" in whole.headers) == (3, False)
+        page = await alice.get("/api-keys", params={**query, "limit": 2})
+        walked = page.json()
+        assert len(walked) == 2
+        page = await alice.get(next_link_of(page))
+        assert ([*walked, *page.json()], "link" in page.headers) == (whole.json(), False)
+    cursor = httpx.URL(next_link_of(await alice.get("/api-keys", params={**of_scope, "limit": 1}))).params["cursor"]
+    for bad in ({"cursor": cursor}, {"cursor": "x"}, {"limit": 0}, {"limit": 1001}):
+        assert pointers_of(await alice.get("/api-keys", 422, params={**of_organization, **bad})) == [f"query.{next(iter(bad))}"]
 
 
 async def test_a_list_needs_to_know_whose_keys(alice: Caller) -> None:

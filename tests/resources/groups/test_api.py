@@ -4,11 +4,12 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.conftest import Caller, Service
-from tests.support.answers import at_once, count_rows, end_rows, events_of, pointers_of, read_problem
-from tests.support.keys import after
+from tests.support.answers import at_once, count_rows, end_rows, events_of, next_link_of, path_of, pointers_of, read_problem
+from tests.support.keys import after, key_of
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +52,38 @@ async def test_a_group_is_created_read_listed_changed_and_deleted(service: Servi
     assert [event["action"] for event in await events_of(alice, organization_id=org) if event["action"].startswith("GROUP")] == [
         "GROUP_CREATED", "GROUP_CREATED", "GROUP_UPDATED", "GROUP_DELETED",
     ]  # fmt: skip
+
+
+async def test_a_group_has_an_address_and_an_entity_tag_of_its_own(alice: Caller, org: str) -> None:
+    of_organization = (await alice.get(f"/organizations/{org}")).headers["etag"]
+    made = await alice.post(f"/organizations/{org}/groups", {"group_id": "dev#ops? é"})
+    group, tag = path_of(made), made.headers["etag"]
+    assert (await alice.get(group)).json() == made.json()
+    assert (await alice.get(group)).headers["etag"] == tag
+    await alice.get(group, 304, headers={"If-None-Match": tag})
+    changed = await alice.patch(group, {"name": "new"}, headers={"If-Match": tag})
+    assert (await alice.get(group)).headers["etag"] == changed.headers["etag"] != tag
+    for stale in (tag, of_organization):
+        read_problem(await alice.patch(group, {"name": "newer"}, 412, headers={"If-Match": stale}), 412, "precondition_failed")
+        read_problem(await alice.delete(group, 412, headers={"If-Match": stale}), 412, "precondition_failed")
+    tag = changed.headers["etag"]
+    answers = await at_once(*(alice.patch(group, {"name": f"n{n}"}, None, headers={"If-Match": tag}) for n in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
+    await alice.delete(group, headers={"If-Match": (await alice.get(group)).headers["etag"]})
+    await alice.get(group, 404)
+
+
+async def test_a_key_for_managing_alone_manages_groups_and_reads_none(service: Service, alice: Caller, org: str) -> None:
+    group = await new_group(alice, org, "devs")
+    key, _ = await key_of(service, alice, "ORGANIZATION", org, "ORG_ADMIN", actions=["MEMBER_MANAGE"])
+    blind, _ = await key_of(service, alice, "ORGANIZATION", org, "ORG_ADMIN", actions=["PROJECT_READ"])
+    assert (await key.patch(group, {"name": "new"})).json()["group_id"] == "devs"
+    await key.post(f"{group}/members", member("user:bob"))
+    for caller in (key, blind):
+        await caller.get(group, 404)
+    for one in (group, f"{group}x"):
+        await blind.delete(one, 404)
+    await key.delete(group)
 
 
 async def test_every_change_of_members_is_recorded_once(alice: Caller, org: str) -> None:
@@ -168,6 +201,31 @@ async def test_who_has_left_a_group_by_time_comes_in_again_also_at_once(service:
     assert new["added_at"] > old["added_at"]
     await bob.get(f"/organizations/{org}")
     assert len(await events_of(alice, organization_id=org, action="GROUP_MEMBER_ADDED")) == 2
+
+
+async def test_the_members_are_bounded_and_lead_to_the_rest(alice: Caller, org: str) -> None:
+    names = ["agent:x", "group:other group", "service:ci", "user:a:b", "user:bob", "user:Zoë"]
+    await new_group(alice, org, "other group")
+    await alice.post(f"/organizations/{org}/groups", {"group_id": "dev#ops? é"})
+    group = f"/organizations/{org}/groups/dev%23ops%3F é"
+    for name in names:
+        await alice.post(f"{group}/members", member(name))
+    whole = await alice.get(f"{group}/members")
+    assert len(whole.json()) == len(names)
+    assert "link" not in whole.headers
+    for limit in (1, 2, 5):
+        page = await alice.get(f"{group}/members", params={"limit": limit})
+        walked = page.json()
+        while "link" in page.headers:
+            assert len(page.json()) == limit
+            page = await alice.get(next_link_of(page))
+            walked += page.json()
+            assert len(walked) <= len(names)
+        assert walked == whole.json()
+    cursor = httpx.URL(next_link_of(await alice.get(f"{group}/members", params={"limit": 1}))).params["cursor"]
+    other = f"/organizations/{org}/groups/other group/members"
+    for bad in ({"cursor": cursor}, {"cursor": "x"}, {"limit": 0}, {"limit": 1001}):
+        assert pointers_of(await alice.get(other, 422, params=bad)) == [f"query.{next(iter(bad))}"]
 
 
 async def test_who_holds_less_than_a_group_lets_nobody_in_or_out(service: Service, alice: Caller, bob: Caller, org: str) -> None:
