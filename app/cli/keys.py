@@ -40,10 +40,10 @@ def demo() -> None:
 def create_key(  # noqa: PLR0913 - its options
     *,
     organization: OrganizationOption,
-    role: Annotated[Role, typer.Option(help="What the key may do there and below.")],
+    role: Annotated[Role, typer.Option(metavar="ROLE", help="What the key may do there and below, such as ORG_MEMBER.")],
     name: Annotated[str, typer.Option(help="Name of the key.")],
-    project: Annotated[UUID | None, typer.Option(help="Id of one of its projects, which the key is for then.")] = None,
-    days: Annotated[int | None, typer.Option(help="Days until it ends; never when absent.", min=1, max=36500)] = None,
+    project: Annotated[UUID | None, typer.Option(metavar="ID", help="Id of a project, which the key is for then.")] = None,
+    days: Annotated[int | None, typer.Option(metavar="DAYS", help="Days until it ends; never when absent.", min=1, max=36500)] = None,
     acts_for_others: Annotated[bool, typer.Option("--acts-for-others", help="It may name in a header who it acts for.")] = False,
 ) -> None:
     """Make an API key and print its token, this once."""
