@@ -65,11 +65,6 @@ async def count_rows(service: Service, table: str) -> int:
     return int((await run_sql(service, f"SELECT count(*) FROM {table}"))[0][0])
 
 
-async def end_rows(service: Service, table: str) -> None:
-    """Let whatever has an end there have ended, as time would."""
-    await run_sql(service, f"UPDATE {table} SET expires_at = '2001-01-01 00:00:00+00:00' WHERE expires_at IS NOT NULL")
-
-
 def path_of(response: httpx.Response, name: str = "location") -> str:
     """An address in a header, below the base path."""
     return response.headers[name].removeprefix("/api")
