@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Table, select, union
 
 from app.audit.chain import ChainKeys
-from app.audit.findings import Verification
+from app.audit.findings import Place, Verification
 from app.audit.verification import verify
 from app.db.engine import Database
 from app.models import AuditChain, AuditCheckpoint, AuditEvent, Organization
@@ -48,8 +48,10 @@ class Report:
         return f"{name}: ok, {self.checked} events, {end}, {self.found.unsealed} unsealed"
 
 
-async def report(database: Database, keys: ChainKeys, wanted: str | None) -> AsyncIterator[Report]:
+async def report(database: Database, keys: ChainKeys, wanted: str | None, known: Place | None = None) -> AsyncIterator[Report]:
     """Verify every chain to its end, or that of the organization with this slug or id, as the role that sees every tenant.
+
+    ``known`` is what somebody knows of that one chain.
 
     Raises:
         UnknownOrganizationError: there is no such organization, and no trail of one.
@@ -62,9 +64,9 @@ async def report(database: Database, keys: ChainKeys, wanted: str | None) -> Asy
     if wanted is not None and not chosen:
         raise UnknownOrganizationError(f"there is no organization {wanted}, and no trail of one")
     for organization_id in sorted(chosen):
-        found = await verify(database, keys, organization_id)
+        found = await verify(database, keys, organization_id, known=known)
         checked = found.checked
         while found.next_position is not None:
-            found = await verify(database, keys, organization_id, from_position=found.next_position)
+            found = await verify(database, keys, organization_id, from_position=found.next_position, known=known)
             checked += found.checked
         yield Report(organization_id, slugs.get(organization_id), checked, found)

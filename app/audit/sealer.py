@@ -107,6 +107,8 @@ class Sealer:
             moved = {"organization_id": organization_id, "position": position, "hash": hash_, "sealed_at": now()}
             statement = update(_HEADS).where(_HEADS.c.organization_id == organization_id)
             await connection.execute(statement.values(self._keys.sign(AuditChain, moved)))
+        if not head.position:  # once in the life of an organization: a second line says that everything was removed
+            _log.info("audit chain begins: organization %s", organization_id)
         return len(rows)
 
     async def _write_places(self, connection: AsyncConnection, places: list[tuple[str, int, str]]) -> None:

@@ -12,18 +12,26 @@ commands = typer.Typer(help="The audit trail: whether it is as it was written.",
 @commands.command("verify")
 def verify_chains(
     organization: Annotated[str | None, typer.Option(help="Slug or id of one organization; all when absent.")] = None,
+    known_position: Annotated[int | None, typer.Option(min=1, help="A position of that organization's chain, with --known-hash.")] = None,
+    known_hash: Annotated[str | None, typer.Option(help="The hash it had, as an earlier line or a checkpoint in the log says.")] = None,
 ) -> None:
     """Verify the chain of every organization, deleted ones included: one line each, and status 1 when one is broken."""
+    from app.audit.findings import Place
     from app.audit.report import UnknownOrganizationError, report
     from app.main import make_chain_keys, make_database, prepare_schema
 
+    known = Place(known_position, known_hash.lower()) if known_position is not None and known_hash is not None else None
+    if known is None and (known_position, known_hash) != (None, None):
+        raise CommandError("--known-position and --known-hash are given together or not at all")
+    if known is not None and organization is None:
+        raise CommandError("what is known is known of one chain: name it with --organization")
     settings = read_settings()
 
     async def verify_all() -> bool:
         database, is_whole = make_database(settings), True
         try:
             await prepare_schema(database)
-            async for found in report(database, make_chain_keys(settings), organization):
+            async for found in report(database, make_chain_keys(settings), organization, known):
                 print(found.line, flush=True)
                 is_whole = is_whole and found.ok
         except UnknownOrganizationError as error:

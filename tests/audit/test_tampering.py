@@ -1,5 +1,6 @@
 """Whatever is done to the trail behind the service's back, verifying names it, and where."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -192,6 +193,20 @@ async def test_a_head_that_was_true_once_is_behind_a_checkpoint_and_behind_what_
         await chain.add(3)
         await chain.seal()
         assert await chain.broken_at(known=Place(through.position, through.hash)) == (10, "known"), "nor does it help to go on"
+
+
+async def test_where_everything_was_removed_only_a_copy_outside_and_the_log_tell(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    through = (await chain.verify()).sealed_through
+    assert through is not None
+    await chain.tamper(*(delete(table) for table in (EVENTS, HEADS, GAPS, CHECKPOINTS)))
+    known = Place(through.position, through.hash)
+    assert (await chain.broken_at(), await chain.broken_at(known=known)) == (None, (10, "known"))
+    await chain.prune()  # it begins the chain, and the first seal tells
+    await chain.add(11)
+    assert await chain.seal() == 11
+    assert (await chain.broken_at(), await chain.broken_at(known=known)) == (None, (10, "known"))
+    assert caplog.text.count(f"audit chain begins: organization {chain.organization_id}") == 1
 
 
 async def test_a_chain_that_was_moved_to_another_organization_is_not_its_chain(chain: Chain) -> None:

@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "keys rotate": (["--overlap-seconds"], ["sbk_abc"]),
     "keys revoke": ([], ["sbk_abc"]),
-    "audit verify": (["--organization"], []),
+    "audit verify": (["--organization", "--known-position", "--known-hash"], []),
     "config check": ([], []),
     "openapi export": (["--output"], []),
 }

@@ -102,6 +102,16 @@ async def test_the_command_verifies_every_chain_the_deleted_ones_too(
         [],
         "saasbase: there is no organization nobody, and no trail of one\n",
     )
+    known = ("--organization", kept["slug"], "--known-position", "2", "--known-hash")
+    assert await asyncio.to_thread(verify, *known, lines[0].split("hash ")[1][:64]) == (0, [lines[0]], "")
+    assert await asyncio.to_thread(verify, *known, "0" * 64) == (
+        1,
+        [f"{kept['slug']} {kept['id']}: BROKEN at position 2: known"],
+        "",
+    )
+    for doubtful, told in ((known[:4], "together"), ((*known[2:], "0" * 64), "name it")):
+        status, out, error = await asyncio.to_thread(verify, *doubtful)
+        assert (status, out, told in error) == (1, [], True), error
     status, lines, _ = await asyncio.to_thread(lambda: verify(SAASBASE_AUDIT__KEY="another"))
     assert (status, [line.split(": ", 1)[1].split(",")[0] for line in lines]) == (1, ["BROKEN at position 1: key"] * 2)
     await run_sql_at(owner_url, "DELETE FROM audit_events WHERE position = 3")
