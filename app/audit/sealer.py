@@ -133,6 +133,9 @@ class Sealer:
     async def _begin_chain(self, connection: AsyncConnection, organization_id: UUID) -> bool:
         sealed = select(_EVENTS.c.id).where(_EVENTS.c.organization_id == organization_id, _EVENTS.c.position.is_not(None)).limit(1)
         if (await connection.execute(sealed)).one_or_none() is not None:
+            begun = select(_HEADS.c.organization_id).where(_HEADS.c.organization_id == organization_id)
+            if (await connection.execute(begun)).one_or_none() is not None:  # by another process, since it was looked for
+                return False
             raise BrokenChainError("its head is gone")
         try:
             async with connection.begin_nested():
