@@ -93,6 +93,6 @@ async def _open_api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings.model_copy(update={"actor": actor}))
     transport = httpx.ASGITransport(app, client=(_HOME, 0))
     url = f"http://{_HOME}{settings.web.base_path}"
-    logging.getLogger("app.access").setLevel(logging.WARNING)
+    logging.getLogger("app").setLevel(logging.WARNING)  # what went well is the token
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=url) as client:
         yield client

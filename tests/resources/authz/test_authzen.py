@@ -4,13 +4,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event
 
 from app.core.permissions import Action, Role
 from app.resources.authz.authzen.names import SHORT_ACTIONS
 from tests.conftest import Caller, Service
 from tests.support.answers import denied_events_of, read_problem
 from tests.support.keys import key_of
+from tests.support.statements import statements_of_requests
 
 pytestmark = pytest.mark.anyio
 
@@ -214,17 +214,8 @@ async def test_two_hundred_evaluations_cost_one_statement_for_each_type(service:
     asked = question("user:alice", "read", "project", project)
     evaluations = [{"resource": {"type": "project", "id": str(uuid4())}} for _ in range(198)]
     evaluations += [{}, {"resource": {"type": "organization", "id": org}}]
-    statements: list[str] = []
-
-    def note(*sent: Any) -> None:
-        statements.append(sent[2])
-
-    engine = service.runtime.context.database.reader.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
+    with statements_of_requests(service.runtime.context.database) as statements:
         answer = await ask(alice, EVALUATIONS, {**asked, "evaluations": evaluations})
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
     assert [one["decision"] for one in answer["evaluations"]] == [*[False] * 198, True, True]
     assert len(statements) == 2, statements
     refused = await alice.post(EVALUATIONS, {**asked, "evaluations": [*evaluations, {}]}, 422)

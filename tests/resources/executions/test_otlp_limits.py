@@ -3,7 +3,6 @@
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from tests.support.answers import count_rows, events_of, read_problem
 from tests.support.database import behind
 from tests.support.record import new_place
 from tests.support.spans import BEGIN, SECOND, family, new_trace, path_of, request_of, send, span, span_id, stored
+from tests.support.statements import statements_of_requests
 
 pytestmark = pytest.mark.anyio
 
@@ -160,44 +160,36 @@ async def test_a_request_has_at_most_ten_thousand_spans(service: Service, alice:
     assert await count_rows(service, "executions") == 0
 
 
-@pytest.fixture
-def statements(service: Service) -> Iterator[list[Any]]:
-    """What is sent to the database."""
-    seen: list[Any] = []
-    engine = service.runtime.context.database.writer.sync_engine
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
-
-
-async def test_the_number_of_statements_does_not_grow_with_the_spans(alice: Caller, statements: list[Any]) -> None:
+async def test_the_number_of_statements_does_not_grow_with_the_spans(service: Service, alice: Caller) -> None:
     _, project = await new_place(alice)
 
     async def counted(count: int) -> int:
         session = {"attributes": [{"key": "session.id", "value": {"stringValue": "s"}}]}
         spans = [{**one, **session} if number % 3 else one for number, one in enumerate(family(new_trace(), count))]
         await send(alice, project, *({**one, "endTimeUnixNano": "0"} for one in spans[2::2]))
-        del statements[:]
-        await send(alice, project, *spans)
-        return sum("overdue" not in str(one) and "deadline_at <=" not in one[0] for one in statements)
+        with statements_of_requests(service.runtime.context.database) as sent:
+            await send(alice, project, *spans)
+        return len(sent)
 
     few, many = await counted(6), await counted(400)
-    assert few == many <= 12, statements
+    assert few == many <= 12
     rows = (await alice.get("/executions", params={"size": 500})).json()["items"]
     assert (len(rows), len({row["root_execution_id"] for row in rows})) == (406, 2)
 
 
-async def test_spans_are_found_by_their_indexes(service: Service, alice: Caller, statements: list[Any]) -> None:
+async def test_spans_are_found_by_their_indexes(service: Service, alice: Caller) -> None:
     _, project = await new_place(alice)
     trace = new_trace()
     await send(alice, project, span(trace, span_id(2), span_id(1)))
-    del statements[:]
-    await send(alice, project, span(trace, span_id(1)))
     database = service.runtime.context.database
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(database.writer.sync_engine, "before_cursor_execute", note)
+    await send(alice, project, span(trace, span_id(1)))
+    event.remove(database.writer.sync_engine, "before_cursor_execute", note)
     for part, index in (
         ("span_id IS NOT NULL", "ix_executions_waiting_span"),
         ("UPDATE executions", "ix_executions_organization_id_root_execution_id"),
