@@ -76,13 +76,13 @@ class Running:
 
 
 @contextmanager
-def run_ours(folder: Path, database_url: str | None = None) -> Iterator[Running]:
+def run_ours(folder: Path, database_url: str | None = None, **environment: str) -> Iterator[Running]:
     """This tree, as ``saasbase serve`` with one worker; on SQLite below ``folder`` when no database is given."""
     folder.mkdir(parents=True, exist_ok=True)
     if database_url is not None:
         command = [sys.executable, "-m", "app", "migrate"]
         subprocess.run(command, check=True, cwd=_ROOT, env={**_clean(), "SAASBASE_DB_URL": database_url}, stdout=subprocess.DEVNULL)
-    with run_server(database_url or f"sqlite:///{folder}/ours.db", folder) as server:
+    with run_server(database_url or f"sqlite:///{folder}/ours.db", folder, workers=1, **environment) as server:
         yield Running(OURS, server.url, server.process.pid)
 
 
@@ -109,7 +109,7 @@ def run_both(folder: Path) -> Iterator[dict[str, tuple[Running, str]]]:
 
 
 @contextmanager
-def run_reference(folder: Path, database_url: str | None = None) -> Iterator[Running]:
+def run_reference(folder: Path, database_url: str | None = None, **given: str) -> Iterator[Running]:
     """The reference, with the options ``saasbase serve`` gives to uvicorn."""
     python = _install_reference()
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,7 @@ def run_reference(folder: Path, database_url: str | None = None) -> Iterator[Run
         **_clean(),
         "SAASBASE_DB_URL": database_url or f"jdbc:sqlite:{folder}/reference.db",
         "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(folder / "documents"),
+        **given,
     }
     with (folder / "reference.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from benchmarks.servers import ACTOR, OURS, REFERENCE, Running, run_ours, run_reference
+from tests.support.s3 import run_s3
 
 MIB: Final = 1024 * 1024
 BLOCK: Final = 64 * MIB
@@ -215,6 +216,7 @@ def main() -> None:
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the servers keep their data; a temporary folder when absent")
+    parser.add_argument("--s3", action="store_true", help="documents in S3, served by rclone on this machine, instead of on disk")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers end with the script
     source, buffer = Source(given.size_mib * MIB), bytearray(MIB)
@@ -222,8 +224,9 @@ def main() -> None:
     limits: dict[str, list[float]] = defaultdict(list)
     with (
         tempfile.TemporaryDirectory(prefix="saasbase-bench-", dir=given.folder) as name,
-        run_ours(Path(name) / OURS) as ours,
-        run_reference(Path(name) / REFERENCE) as reference,
+        _new_bucket(in_s3=given.s3) as settings,
+        run_ours(Path(name) / OURS, **settings) as ours,
+        run_reference(Path(name) / REFERENCE, **settings) as reference,
     ):
         servers = [(server, server.new_project()[1]) for server in (ours, reference)]
         idle = {}
@@ -237,6 +240,18 @@ def main() -> None:
                 for kind, transfer in measure(server, project, source, idle[server.name], buffer).items():
                     results[server.name, kind].append(transfer)
     _report(given.size_mib, idle, results, limits)
+
+
+@contextmanager
+def _new_bucket(*, in_s3: bool) -> Iterator[dict[str, str]]:
+    """The settings of both servers for S3, whose names are the same; none for the disk."""
+    if not in_s3:
+        yield {}
+        return
+    with run_s3("rclone") as server:
+        settings = server.new_bucket().environment
+        settings.pop("SAASBASE_STORAGE__S3__PART_BYTES")  # the default of a service, not of the tests
+        yield settings | {"SAASBASE_STORAGE__S3__REGION": "us-east-1"}
 
 
 def _report(size_mib: int, idle: dict[str, float], results: dict[tuple[str, str], list[Transfer]], limits: dict[str, list[float]]) -> None:

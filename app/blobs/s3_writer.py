@@ -5,7 +5,6 @@ import base64
 import hashlib
 import io
 import logging
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -40,8 +39,14 @@ class _Buffer:
 
     def rewound(self) -> io.BytesIO:
         """The bytes, to be read from their beginning."""
+        self.data.truncate(self.size)  # of a part before, which may have been longer
         self.data.seek(0)
         return self.data
+
+    def clear(self) -> None:
+        """Get ready for another part; the memory is kept."""
+        self.data.seek(0)
+        self.md5, self.size = _new_md5(), 0
 
 
 class S3BlobWriter:
@@ -55,6 +60,7 @@ class S3BlobWriter:
         self._digest = hashlib.sha256()
         self._size = 0
         self._buffer = _Buffer()
+        self._free: list[_Buffer] = []  # a new one for each part would scatter the memory of a long upload
         self._upload_id: str | None = None
         self._sent = 0
         self._sending: set[asyncio.Task[Part]] = set()
@@ -121,11 +127,15 @@ class S3BlobWriter:
             self._upload_id = await self._bucket.begin(self._key)
         if len(self._sending) >= PARTS_UNDER_WAY:
             await self._collect(asyncio.FIRST_COMPLETED)
-        buffer, self._buffer, self._sent = self._buffer, _Buffer(), self._sent + 1
-        sending: Coroutine[Any, Any, Part] = self._bucket.put_part(
-            self._key, self._upload_id, self._sent, buffer.rewound(), buffer.content_md5
-        )
-        self._sending.add(asyncio.create_task(sending))
+        self._sent += 1
+        self._sending.add(asyncio.create_task(self._put_part(self._upload_id, self._sent, self._buffer)))
+        self._buffer = self._free.pop() if self._free else _Buffer()
+
+    async def _put_part(self, upload_id: str, number: int, buffer: _Buffer) -> Part:
+        part = await self._bucket.put_part(self._key, upload_id, number, buffer.rewound(), buffer.content_md5)
+        buffer.clear()
+        self._free.append(buffer)
+        return part
 
     async def _collect(self, when: str) -> None:
         done, self._sending = await asyncio.wait(self._sending, return_when=when)

@@ -19,6 +19,7 @@ TRESPASSES = {
     ),
     "Only the edge knows HTTP": ("app/resources/projects/service.py", "import fastapi"),
     "Only repositories and capabilities know SQL": ("app/resources/projects/router.py", "import sqlalchemy"),
+    "One module knows the library of S3": ("app/blobs/s3_writer.py", "import aioboto3"),
     "Only main and the command line know the settings": ("app/jobs.py", "import app.settings"),
 }
 
