@@ -120,11 +120,13 @@ class Maker:
             return
         columns = "organization_id, project_id, name, created_at, created_by_subject, metadata_json, current_version_number"
         ((*before, number),) = self.world.sql(f"SELECT {columns} FROM documents WHERE id = ?", document_id)
-        values = dict(zip(columns.split(", "), before, strict=False)) | self._store(content) | {"media_type": "application/pdf"}
+        stored = {**self._store(content), "media_type": "application/pdf"}
+        values = dict(zip(columns.split(", "), before, strict=False)) | stored
         version_id = self._insert_version(document_id, values, str(uuid4()), number + 1, version_name)
-        self.world.sql(
-            "UPDATE documents SET current_version_id = ?, current_version_number = ? WHERE id = ?", version_id, number + 1, document_id
-        )
+        current = {"current_version_id": version_id, "current_version_number": number + 1, "current_version_name": version_name}
+        changed = {**current, **stored}
+        columns = ", ".join(f"{column} = ?" for column in changed)
+        self.world.sql(f"UPDATE documents SET {columns} WHERE id = ?", *changed.values(), document_id)
 
     def _store(self, content: bytes) -> dict[str, Any]:
         key = f"{uuid4()}.txt"
