@@ -38,7 +38,7 @@ class FolderContents:
             if not path.is_relative_to(self._folder):
                 raise RottenRowError("its bytes are said to lie outside the storage")
             file = await asyncio.to_thread(path.open, "rb")
-        except (OSError, ValueError):  # the second for a name no file can have
+        except (OSError, ValueError, RuntimeError):  # for a name no file can have, and for links in a circle
             raise RottenRowError("its bytes are missing") from None
         with file:
             try:

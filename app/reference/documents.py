@@ -48,7 +48,7 @@ class DocumentReader:
         if not versions:
             raise RottenRowError("it has no version whose bytes can be had")
         current = versions[-1]
-        if str(current["id"]) != row.text("current_version_id", fallback=""):
+        if str(current["id"]) != row.string("current_version_id", fallback=""):
             row.changes.append(f"its newest version is number {current['version_number']}: now its current one")
         values = {
             **document,
@@ -71,7 +71,7 @@ class DocumentReader:
             "id": row.uuid("id"),
             "organization_id": place.id,
             "project_id": place.require_project(row),
-            "name": row.text("name"),
+            "name": row.string("name"),
             "metadata_": row.json("metadata_json"),
             **recorded(row),
         }
@@ -86,7 +86,7 @@ class DocumentReader:
                 "project_id": document["project_id"],
                 "version_number": row.integer("version_number", 1, _MAX_NUMBER),
                 "version_name": _version_name(row, given["version_number"]),
-                "name": row.text("name"),
+                "name": row.string("name"),
                 "media_type": _media_type(row),
                 "size_bytes": row.integer("size_bytes", 0),
                 "checksum": row.matching("checksum", _CHECKSUM),
@@ -112,7 +112,7 @@ def _same_organization(row: RowReader, document: dict[str, Any]) -> UUID:
 
 def _version_name(row: RowReader, number: int) -> str:
     """The name of a version; one by which it could not be fetched becomes another."""
-    name = row.text("version_name", MAX_VERSION_NAME, fallback="")
+    name = row.string("version_name", MAX_VERSION_NAME, fallback="")
     try:
         return clean_identifier(fits_a_path(name), MAX_VERSION_NAME)
     except (ValueError, InvalidTextError):
@@ -122,7 +122,7 @@ def _version_name(row: RowReader, number: int) -> str:
 
 
 def _media_type(row: RowReader) -> str:
-    media_type = row.text("media_type", MAX_MEDIA_TYPE, _OCTETS)
+    media_type = row.string("media_type", MAX_MEDIA_TYPE, _OCTETS)
     if _MEDIA_TYPE.fullmatch(media_type):
         return media_type
     row.changes.append(f"media_type is none: now {_OCTETS}")

@@ -54,19 +54,19 @@ class Place:
 def read_organization(row: RowReader) -> list[tuple[type[Base], Values]]:
     """An organization."""
     organization_id = row.uuid("id")
-    slug = row.text("slug", MAX_SLUG, f"org-{organization_id.hex[:12]}")
+    slug = row.string("slug", MAX_SLUG, f"org-{organization_id.hex[:12]}")
     try:
         fits_a_path(slug)
     except ValueError:
         slug = f"org-{organization_id.hex[:12]}"
         row.changes.append(f"slug could not be part of a path: now {slug}")
-    values = {"id": organization_id, "slug": slug, "name": row.text("name", fallback=slug), "metadata_": row.json("metadata_json")}
+    values = {"id": organization_id, "slug": slug, "name": row.string("name", fallback=slug), "metadata_": row.json("metadata_json")}
     return [(Organization, {**values, **recorded(row)})]
 
 
 def read_project(row: RowReader, place: Place) -> list[tuple[type[Base], Values]]:
     """A project."""
-    values = {"id": row.uuid("id"), "name": row.text("name"), "metadata_": row.json("metadata_json"), **recorded(row)}
+    values = {"id": row.uuid("id"), "name": row.string("name"), "metadata_": row.json("metadata_json"), **recorded(row)}
     place.project_ids.add(values["id"])
     return [(Project, {**values, "organization_id": place.id})]
 
@@ -74,11 +74,11 @@ def read_project(row: RowReader, place: Place) -> list[tuple[type[Base], Values]
 def read_api_call(row: RowReader, place: Place, nth_of_key: int) -> list[tuple[type[Base], Values]]:
     """An API call; of those with the same idempotency key the first one keeps it."""
     call: Values = {
-        "name": row.text("name"),
-        "operation_key": row.text("operation_key"),
-        "external_request_id": row.text_or_none("external_request_id"),
-        "idempotency_key": row.text_or_none("idempotency_key"),
-        "correlation_id": row.text_or_none("correlation_id", MAX_CORRELATION),
+        "name": row.string("name"),
+        "operation_key": row.string("operation_key"),
+        "external_request_id": row.string_or_none("external_request_id"),
+        "idempotency_key": row.string_or_none("idempotency_key"),
+        "correlation_id": row.string_or_none("correlation_id", MAX_CORRELATION),
         "request_payload": row.json("request_payload_json"),
         "metadata": row.json("metadata_json"),
     }
@@ -104,7 +104,7 @@ def read_execution(row: RowReader, place: Place, own_id: str) -> list[tuple[type
     """An execution. The parent has to come before it in the same organization, else it begins a tree of its own."""
     actor_type, actor_id = row.choice("actor_type", ActorType), row.actor_id()
     started_at, ended_at = row.moment("started_at"), row.moment_or_none("ended_at")
-    target_type = row.choice("target_resource_type", ResourceType).value if row.text_or_none("target_resource_type") else None
+    target_type = row.choice("target_resource_type", ResourceType).value if row.string_or_none("target_resource_type") else None
     execution_id, parent_id = row.uuid("id"), row.uuid_or_none("parent_execution_id")
     if parent_id is not None and parent_id not in place.roots:
         row.changes.append(f"its parent {parent_id} is not in its organization before it, or was left out: now without one")
@@ -114,20 +114,20 @@ def read_execution(row: RowReader, place: Place, own_id: str) -> list[tuple[type
         "id": execution_id,
         "organization_id": place.id,
         "project_id": place.require_project(row),
-        "operation": row.text("operation"),
+        "operation": row.string("operation"),
         "status": row.choice("status", ExecutionStatus).value,
         "actor_type": actor_type.value,
         "actor_id": actor_id,
         "target_type": target_type,
         "target_id": row.uuid("target_resource_id") if target_type is not None else None,
-        "correlation_id": row.text_or_none("correlation_id", MAX_CORRELATION),
+        "correlation_id": row.string_or_none("correlation_id", MAX_CORRELATION),
         "parent_execution_id": parent_id,
         "root_execution_id": root_id,
-        "agent_version": row.text_or_none("agent_version"),
-        "model_provider": row.text_or_none("model_provider"),
-        "model_name": row.text_or_none("model_name"),
+        "agent_version": row.string_or_none("agent_version"),
+        "model_provider": row.string_or_none("model_provider"),
+        "model_name": row.string_or_none("model_name"),
         "confidence": row.number_or_none("confidence"),
-        "warnings": row.texts("warnings_json"),
+        "warnings": row.strings("warnings_json"),
         "provenance": row.json("provenance_json"),
         "started_at": started_at,
         "ended_at": ended_at,
@@ -160,7 +160,7 @@ def read_api_key(row: RowReader, place: Place) -> list[tuple[type[Base], Values]
         "id": key_id,
         "organization_id": place.id,
         "project_id": project_id,
-        "name": row.text("name"),
+        "name": row.string("name"),
         "prefix": prefix,
         "scope_type": scope_type.value,
         "scope_id": project_id or place.id,
@@ -222,7 +222,7 @@ def read_audit_event(row: RowReader, place: Place) -> list[tuple[type[Base], Val
         "outcome": Outcome.SUCCESS.value,
         "resource_type": row.choice("resource_type", ResourceType).value,
         "resource_id": row.uuid("resource_id"),
-        "correlation_id": row.text_or_none("correlation_id", MAX_CORRELATION),
+        "correlation_id": row.string_or_none("correlation_id", MAX_CORRELATION),
         "details": row.json("details_json"),
     }
     return [(AuditEvent, values)]

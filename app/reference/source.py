@@ -11,7 +11,9 @@ from sqlalchemy import (
     RowMapping,
     Select,
     TableClause,
+    Text,
     and_,
+    cast,
     column,
     event,
     exists,
@@ -87,7 +89,11 @@ class Source:
     async def organization(self, organization_id: str) -> Row:
         """Its row."""
         organizations = _T["organizations"]
-        return (await self._connection.execute(select(organizations).where(organizations.c.id == organization_id))).mappings().one()
+        return (
+            (await self._connection.execute(select(*_columns("organizations")).where(organizations.c.id == organization_id)))
+            .mappings()
+            .one()
+        )
 
     async def rows_of(self, name: str, organization_id: str) -> AsyncIterator[Sequence[Row]]:
         """The rows of a table that say they are the organization's; of memberships, those on anything in it."""
@@ -95,14 +101,16 @@ class Source:
             statement = _memberships_of(organization_id)
         else:
             found = _T[name]
-            statement = _ordered(name, select(found, *_extra_columns(name)).where(found.c.organization_id == organization_id))
+            statement = _ordered(name, select(*_columns(name), *_extra_columns(name)).where(found.c.organization_id == organization_id))
         async for chunk in self._stream(statement):
             yield chunk
 
     async def versions_of(self, document_ids: Sequence[str]) -> dict[str, list[Row]]:
         """The versions of each of the documents, by number."""
         versions = _T["document_versions"]
-        statement = select(versions).where(versions.c.document_id.in_(document_ids)).order_by(versions.c.version_number)
+        statement = (
+            select(*_columns("document_versions")).where(versions.c.document_id.in_(document_ids)).order_by(versions.c.version_number)
+        )
         found: dict[str, list[Row]] = {document_id: [] for document_id in document_ids}
         for row in (await self._connection.execute(statement)).mappings():
             found[row["document_id"]].append(row)
@@ -181,6 +189,11 @@ def _engine(url: URL) -> AsyncEngine:
 def _read_any_text(connection: Any, _entry: ConnectionPoolEntry) -> None:
     # SQLite keeps any bytes as text. What is no UTF-8 shall fail where it is looked at, not the whole statement.
     connection.driver_connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+
+
+def _columns(name: str) -> list[Any]:
+    """The columns of a table; JSON as text on PostgreSQL too: what cannot be read shall fail where it is looked at."""
+    return [cast(found, Text).label(found.name) if found.name.endswith("_json") else found for found in _T[name].c]
 
 
 def _ordered(name: str, statement: Select[Any]) -> Select[Any]:

@@ -14,6 +14,7 @@ from app.audit.trail import Subject
 from app.core.events import AuditAction, Outcome
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
+from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.models import AuditEvent, Organization
 from app.reference.report import Report
@@ -66,9 +67,10 @@ class OrganizationTarget:
         """Whether no other organization goes by that name."""
         if self._is_empty:
             return True
-        async with open_system_work(self._context, _REASON, self._organization_id) as work:
-            found = await work.find_by(Organization.slug, slug)
-            return found is None or found.organization_id == self._organization_id
+        # Not by the unit of work: it would ask the policy engine what the import may do there.
+        async with self._context.database.open_read(Tenants.of_row(Organization.slug, slug)) as connection:
+            found = (await connection.execute(select(Organization.id).where(Organization.slug == slug))).scalar_one_or_none()
+        return found in {None, self._organization_id}
 
     async def is_worked_in(self) -> bool:
         """Whether anything happened in it but the import: then what is absent may have been taken away, and must not come back."""

@@ -116,7 +116,7 @@ class RowReader:
             raise RottenRowError(f"{column} has another form")
         return self._raw(column)
 
-    def text(self, column: str, longest: int = MAX_NAME, fallback: str = UNKNOWN) -> str:
+    def string(self, column: str, longest: int = MAX_NAME, fallback: str = UNKNOWN) -> str:
         """A text; made fit where it is not: control characters become spaces, and what is too long is cut."""
         raw = self._raw(column)
         try:
@@ -127,17 +127,17 @@ class RowReader:
             return fit
         return raw[:longest]
 
-    def text_or_none(self, column: str, longest: int = MAX_NAME) -> str | None:
+    def string_or_none(self, column: str, longest: int = MAX_NAME) -> str | None:
         """The same where there may be none; blank is none."""
-        return self.text(column, longest) if self._raw(column).strip() else None
+        return self.string(column, longest) if self._raw(column).strip() else None
 
     def subject(self, column: str = "created_by_subject") -> str:
         """An actor in its written form, as an author."""
-        return self.text(column, MAX_SUBJECT, f"user:{UNKNOWN}")
+        return self.string(column, MAX_SUBJECT, f"user:{UNKNOWN}")
 
     def actor_id(self) -> str:
         """The id of an actor, as an author: nobody gets a right by it."""
-        return self.text("actor_id", MAX_ACTOR_ID)
+        return self.string("actor_id", MAX_ACTOR_ID)
 
     def json(self, column: str) -> dict[str, Any]:
         """A JSON object; an empty one where it is none that every database can store and every client read."""
@@ -147,7 +147,7 @@ class RowReader:
             self.changes.append(f"{column} {error}: left empty")
             return {}
 
-    def texts(self, column: str) -> list[str]:
+    def strings(self, column: str) -> list[str]:
         """A list of texts; without those that are none."""
         try:
             value = self._parsed(column, [])
@@ -164,10 +164,8 @@ class RowReader:
 
     def _parsed(self, column: str, absent: Any) -> Any:
         raw = self._values[column]
-        if raw is None or raw == "":
+        if raw in {None, ""}:
             return absent
-        if not isinstance(raw, str | bytes):  # PostgreSQL keeps it as JSON
-            return raw
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):

@@ -16,6 +16,7 @@ ALLOWED = {
         "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
         "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
         "app/authz/outbox.py": "asks which organizations have changes to send",
+        "app/reference/target.py": "asks whether another organization has the slug of one that is being imported",
         "app/audit/sealer.py": "asks which organizations have events to seal, and which chains have moved",
         "app/audit/report.py": "lists the organizations that have a trail, for the command line",
         "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",

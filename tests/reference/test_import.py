@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.audit.sealer import Sealer
-from app.settings import Settings
+from app.cli.importing import import_all
+from app.models import UnsentTuple
+from app.settings import AuthorizationEngine, Settings
 from tests.conftest import Caller, Service, open_service
 from tests.reference.conftest import Import, numbers
+from tests.support.database import behind, open_database
 from tests.support.keys import shows
 from tests.support.reference_world import HELLO, HELLO_AGAIN, World, paths_of
 
@@ -174,3 +178,12 @@ async def test_a_dry_run_makes_no_database(world: World, run_import: Import, set
     (tmp_path / "test.db").unlink()
     await run_import(world, is_dry_run=True)
     assert not (tmp_path / "test.db").exists()
+
+
+async def test_grants_are_written_down_for_openfga(world: World, run_import: Import, settings: Settings) -> None:
+    with_copy = settings.model_copy(update={"authz": settings.authz.model_copy(update={"engine": AuthorizationEngine.OPENFGA})})
+    with_copy.authz.openfga.store_id = "store"
+    await import_all(with_copy, world.database_url, str(world.documents), is_dry_run=False)
+    async with open_database(settings.db_url.get_secret_value()) as database, behind(database) as connection:
+        subjects = (await connection.execute(select(UnsentTuple.subject))).scalars().all()
+    assert len(subjects) == EVERYTHING["memberships"]

@@ -10,8 +10,12 @@ from tests.conftest import open_service
 from tests.reference.conftest import Import, numbers
 from tests.support.reference_world import HELLO, World, moment
 
-DEEP = '{"a": ' * 300 + "1" + "}" * 300
 MADE = {"created_at": moment(), "updated_at": moment(), "created_by_subject": "user:alice"}
+
+
+def nested(depth: int) -> str:
+    """JSON that hardly anybody can read."""
+    return '{"a": ' * depth + "1" + "}" * depth
 
 
 class Rot:
@@ -121,9 +125,10 @@ async def test_orphans_are_left_out(orphans: Rot, run_import: Import, settings: 
 @pytest.fixture
 def poisoned(rot: Rot) -> Rot:
     ids = rot.world.ids
-    rot.set("organizations", ids["acme"], metadata_json=DEEP)
+    rot.set("organizations", ids["acme"], metadata_json=nested(300))
     rot.expect("changed", "organizations", ids["acme"], "metadata_json is nested deeper than 32: left empty")
     rot.call("request_payload_json is no JSON object", "changed", request_payload_json="[1]")
+    rot.call("request_payload_json is not JSON", "changed", request_payload_json=nested(3000))
     rot.call("name has a control character: now 'a  b'", "changed", name="a\r\nb")
     rot.call("status is none of", status="LOST")
     rot.call("requested_at is no time", requested_at="yesterday")
