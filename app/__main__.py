@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import auditing, authorization, inspection, keys, serving
+from app.cli import auditing, authorization, importing, inspection, keys, serving
 
 cli = typer.Typer(
     name="saasbase",
@@ -16,6 +16,7 @@ for command in (serving.serve, serving.migrate, keys.bootstrap, keys.demo, servi
 cli.add_typer(keys.commands, name="keys")
 cli.add_typer(auditing.commands, name="audit")
 cli.add_typer(authorization.commands, name="authz")
+cli.add_typer(importing.commands, name="import")
 cli.add_typer(inspection.config, name="config")
 cli.add_typer(inspection.openapi, name="openapi")
 

@@ -2,14 +2,11 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,22 +14,16 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
+from tests.support import reference
 from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles
-from tests.support.postgres import free_port, run_postgres
+from tests.support.postgres import run_postgres
 from tests.support.server import run_server
 
 OURS, REFERENCE = "ours", "reference"
-REFERENCE_PACKAGE = "saasbase[all]==0.1.1"
-SAME_VERSIONS = ("fastapi", "starlette", "pydantic", "python-multipart", "uvicorn", "uvloop", "httptools")
 ACTOR = {"X-SaaSBase-Actor": "user:alice"}
 
 _ROOT = Path(__file__).parents[1]
-_VENV = Path(__file__).parent / ".reference"
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class NotStartedError(RuntimeError):
-    """A server did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +102,8 @@ def run_both(folder: Path) -> Iterator[dict[str, tuple[Running, str]]]:
 @contextmanager
 def run_reference(folder: Path, database_url: str | None = None, **given: str) -> Iterator[Running]:
     """The reference, with the options ``saasbase serve`` gives to uvicorn."""
-    python = _install_reference()
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    command: list[str | Path] = [python, "-m", "uvicorn", "--factory", "saasbase.fastapi:create_app", "--port", str(port)]
-    command += ["--loop", "uvloop", "--http", "httptools", "--ws", "none", "--workers", "1"]
-    command += ["--no-proxy-headers", "--no-server-header", "--no-access-log"]
-    environment = {
-        **_clean(),
-        "SAASBASE_DB_URL": database_url or f"jdbc:sqlite:{folder}/reference.db",
-        "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(folder / "documents"),
-        **given,
-    }
-    with (folder / "reference.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_alive(process, url)
-        yield Running(REFERENCE, url, process.pid)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+    with reference.run_reference(folder, database_url, **given) as started:
+        yield Running(REFERENCE, started.url, started.pid)
 
 
 def new_postgres_database(server_url: str, owner: str = "DEFAULT") -> str:
@@ -149,30 +121,5 @@ def new_postgres_database(server_url: str, owner: str = "DEFAULT") -> str:
     return f"{server_url}/{name}"
 
 
-def _install_reference() -> Path:
-    python = _VENV / "bin" / "python"
-    done = _VENV / ".installed"
-    pins = [f"{name}=={version(name)}" for name in SAME_VERSIONS]
-    wanted = "\n".join([REFERENCE_PACKAGE, *pins])
-    if not done.exists() or done.read_text() != wanted:
-        print(f"installing {REFERENCE_PACKAGE} into {_VENV.relative_to(_ROOT)} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", _VENV], check=True)
-        pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([python, *pip, REFERENCE_PACKAGE, *pins], check=True)
-        done.write_text(wanted)
-    return python
-
-
 def _clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SAASBASE_")}
-
-
-def _wait_until_alive(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/openapi.json", timeout=5).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise NotStartedError(url)

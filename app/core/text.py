@@ -34,6 +34,11 @@ def clean_identifier(text: str, longest: int) -> str:
     return text
 
 
+def repair_identifier(text: str, longest: int) -> str:
+    """The nearest text that ``clean_identifier`` takes: without control characters, and cut off; empty when nothing is left."""
+    return _CONTROL.sub(" ", text.encode("utf-8", "replace").decode()).strip()[:longest].strip()
+
+
 def is_encodable(text: str) -> bool:
     """Whether the text has no lone surrogate, i.e. can be written as UTF-8."""
     try:
@@ -63,11 +68,11 @@ def read_json_object(text: bytes) -> dict[str, Any]:
     return value
 
 
-def check_json(value: dict[str, Any]) -> dict[str, Any]:
+def check_json(value: dict[str, Any], max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Return a JSON object unchanged if every database can store it and every client read it back.
 
     Raises:
-        InvalidTextError: more than 64 KiB of text, nested deeper than 32, a number that is not finite, NUL or a lone surrogate.
+        InvalidTextError: more than ``max_bytes`` of text, nested deeper than 32, a number that is not finite, NUL or a lone surrogate.
     """
     size = 0
     level: list[Any] = [value]
@@ -86,8 +91,8 @@ def check_json(value: dict[str, Any]) -> dict[str, Any]:
                 below.extend(node)
             else:
                 size += _scalar_size(node)
-        if size > MAX_JSON_BYTES:
-            raise InvalidTextError(f"is larger than {MAX_JSON_BYTES // 1024} KiB")
+        if size > max_bytes:
+            raise InvalidTextError(f"is larger than {max_bytes // 1024} KiB")
         level = below
     return value
 

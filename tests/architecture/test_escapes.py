@@ -16,6 +16,7 @@ ALLOWED = {
         "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
         "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
         "app/authz/outbox.py": "asks which organizations have changes to send",
+        "app/reference/target.py": "asks whether another organization has the slug of one that is being imported",
         "app/audit/sealer.py": "asks which organizations have events to seal, and which chains have moved",
         "app/audit/report.py": "lists the organizations that have a trail, for the command line",
         "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
@@ -49,6 +50,7 @@ ALLOWED = {
     },
     "open_system_work": {
         "app/cli/operating.py": "what the operator does in one tenant from the command line",
+        "app/reference/target.py": "writes what an import found, tenant by tenant",
         "app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant",
         "app/resources/executions/deadlines.py": "ends executions past their deadline tenant by tenant",
         "app/resources/audit_events/retention.py": "prunes events past their retention tenant by tenant",

@@ -42,8 +42,9 @@ COMMANDS = {
     "audit verify": (["--organization", "--known-position", "--known-hash"], []),
     "config check": ([], []),
     "openapi export": (["--output"], []),
+    "import reference": (["--db-url", "--storage", "--dry-run"], ["--db-url", "jdbc:sqlite:none.db", "--storage", "."]),
 }
-NEED_THE_DATABASE = COMMANDS.keys() - {"doctor", "config check", "openapi export"}
+NEED_THE_DATABASE = COMMANDS.keys() - {"doctor", "config check", "openapi export", "import reference"}
 # URLs that name no database this service could use, and a word of what it says.
 BAD_URLS = {
     "mysql://u:{password}@h/d": "must be sqlite:///FILE",

@@ -96,7 +96,7 @@ class ApiCallService:
                 "id": new_id(),
                 "organization_id": project.organization_id,
                 "project_id": project.id,
-                "request_digest": _digest(new),
+                "request_digest": digest_of(new),
                 "correlation_id": new.correlation_id or self._work.origin.correlation_id,
                 "status": ApiCallStatus.RECEIVED.value,
                 "requested_at": moment,
@@ -123,13 +123,14 @@ class ApiCallService:
         row = await self._calls.find_repeated(project.id, new.operation_key, new.idempotency_key or "")
         if row is None:
             return None
-        if row.request_digest != _digest(new):
+        if row.request_digest != digest_of(new):
             raise ConflictError("This idempotency key was used with another body.", code="idempotency_key_reused")
         shown = ApiCallRead.from_row(row)
         # The rest stands in the body that was sent again; this was perhaps written by others since.
         return shown if Action.API_CALL_READ in project.actions else shown.model_copy(update={"response_payload": {}, "metadata": {}})
 
 
-def _digest(new: ApiCallCreate) -> str:
+def digest_of(new: ApiCallCreate) -> str:
+    """What tells one request body from another, whatever its idempotency key."""
     text = json.dumps(new.model_dump(mode="json", exclude=set(_NOT_COMPARED)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

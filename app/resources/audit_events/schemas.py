@@ -72,7 +72,7 @@ class AuditEventRead(Schema):
     actor: ActorRef
     on_behalf_of: str | None
     auth_method: str
-    """How the actor was known: `header`, `api_key`, `jwt`, `anonymous` or `system`."""
+    """How the actor was known: `header`, `api_key`, `jwt`, `anonymous` or `system`; `imported`: another system recorded the event."""
     action: EventAction
     outcome: Outcome
     resource: ResourceRefRead
