@@ -138,17 +138,17 @@ class UnitOfWork:
         """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
         return await self._find(KEYS[ref.type], ref.id) if ref.type in KEYS else None
 
-    async def admit(self, target: Located, *actions: Action) -> None:
+    async def admit(self, target: Located, *actions: Action, is_secret: bool = False) -> None:
         """Let the actor go on if he may take any of the actions on the target, and pin the session to the target's organization.
 
         Raises:
             UnauthenticatedError: the caller is anonymous and lacks the right.
-            NotFoundError: the actor may not see the target.
+            NotFoundError: the actor may not see the target, or may not do what is secret to whoever may not.
             ForbiddenError: he may see it, but not do this.
         """
         if target.actions.isdisjoint(actions) and not target.concerns_only_the_actor:
             self._note_denial(target, actions[0].value)
-            raise self._refusal(target, actions[0])
+            raise self._hidden() if is_secret else self._refusal(target, actions[0])
         self._target = target
         self.pin(target.organization_id)
 

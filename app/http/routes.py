@@ -73,8 +73,11 @@ class Routes:
         """A route without a guard; the reason stands in the documentation."""
         return self._declare(method, path, (), {OPEN_BECAUSE: because}, **options)
 
-    def _guarded(self, method: str, path: str, allow: Allowance, on: Target, **options: Any) -> Callable[[Endpoint], Endpoint]:
-        return self._declare(method, path, (guard(allow, on),), {ACTIONS: actions_named(allow)}, **options)
+    def _guarded(  # noqa: PLR0913 - the parts of a guarded route
+        self, method: str, path: str, allow: Allowance, on: Target, *, is_secret: bool = False, problems: Sequence[int] = (), **options: Any
+    ) -> Callable[[Endpoint], Endpoint]:
+        dependencies, extra = (guard(allow, on, is_secret=is_secret),), {ACTIONS: actions_named(allow)}
+        return self._declare(method, path, dependencies, extra, problems=(*problems, 404 if is_secret else 403), **options)
 
     def _declare(  # noqa: PLR0913 - the parts of a route
         self,
@@ -90,7 +93,7 @@ class Routes:
         unlimited_body: bool = False,
         **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
-        answers = {*_ALWAYS, *problems, *((403,) if dependencies else ()), *((404,) if "{" in path else ())}
+        answers = {*_ALWAYS, *problems, *((404,) if "{" in path else ())}
         answers |= {409, 413, 415} if method in {"POST", "PATCH"} else set()
         answers |= {412} if method in {"PATCH", "DELETE"} and "{" in path else set()
         answers -= {415} if self._malformed_is_400 else set()

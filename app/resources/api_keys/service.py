@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from app.authz.engine import Located
-from app.authz.escalation import forbid_escalation, forbid_outliving, forbid_wandering, is_later, lie_within, require_fit
+from app.authz.escalation import common_networks, forbid_escalation, forbid_outliving, forbid_wandering, is_later, lie_within, require_fit
 from app.authz.memberships import MembershipRepository
 from app.core.actors import Actor, ActorType
 from app.core.clock import now
@@ -88,7 +88,7 @@ class ApiKeyService:
         return await self._keys.list_visible(query)
 
     async def update(self, key: Located, changes: ApiKeyUpdate) -> ApiKeyRead:
-        """Rename it, change its end, its networks or its metadata.
+        """Rename it, change its end, its networks or its metadata. An earlier end and narrower networks hold for the keys it has made too.
 
         Raises:
             ConflictError: the key is revoked.
@@ -108,6 +108,8 @@ class ApiKeyService:
         if "expires_at" in values:
             await self._keys.end_grants([row.id], changes.expires_at)
             await self._end_descendants(key, changes.expires_at)
+        if values.get("allowed_cidrs") is not None:
+            await self._confine_descendants(key, values["allowed_cidrs"])
         changed = await self._keys.update(row.id, values, self._work.expected_revision)
         self._record(AuditAction.API_KEY_UPDATED, key, changed, changed=sorted(values))
         return ApiKeyRead.from_row(changed)
@@ -149,9 +151,13 @@ class ApiKeyService:
         self._record(AuditAction.API_KEY_DELETED, key, row)
 
     async def _revoke_family(self, key: Located) -> None:
-        family = [member for member in await self._keys.find_family(key.row.id) if member.revoked_at is None]
-        await self._keys.revoke_all([member.id for member in family], now())
-        for member in family:
+        await self._revoke_all(key, [member for member in await self._keys.find_family(key.row.id) if member.revoked_at is None])
+
+    async def _revoke_all(self, key: Located, members: list[Any]) -> None:
+        if not members:
+            return
+        await self._keys.revoke_all([member.id for member in members], now())
+        for member in members:
             self._record(AuditAction.API_KEY_REVOKED, key, member)
             actor = Actor(ActorType.API_KEY, str(member.id))
             self._work.record(AuditAction.MEMBERSHIP_REVOKED, key, actor=actor.subject, origin="api_key", **_details(member))
@@ -164,6 +170,17 @@ class ApiKeyService:
         await self._keys.end_keys([member.id for member in longer], expires_at, now())
         for member in longer:
             self._record(AuditAction.API_KEY_UPDATED, key, member, changed=["expires_at"])
+
+    async def _confine_descendants(self, key: Located, networks: list[str]) -> None:
+        """Let the keys it has made work from these networks only; what then works from nowhere is revoked."""
+        made = [member for member in await self._keys.find_family(key.row.id) if member.id != key.row.id and member.revoked_at is None]
+        wider = [member for member in made if not lie_within(member.allowed_cidrs, networks)]
+        left = {member.id: common_networks(member.allowed_cidrs, networks) for member in wider}
+        await self._revoke_all(key, [member for member in wider if not left[member.id]])
+        for member in wider:
+            if left[member.id]:
+                confined = await self._keys.update(member.id, {"allowed_cidrs": left[member.id]}, None)
+                self._record(AuditAction.API_KEY_UPDATED, key, confined, changed=["allowed_cidrs"])
 
     async def _forbid_widening(self, key: Located, row: Any, values: dict[str, Any]) -> None:
         """More time, or more networks, is a new key by another name: the rules of making one hold."""

@@ -95,6 +95,7 @@ async def test_a_value_that_cannot_be_is_named_and_leaves_no_key(alice: Caller, 
         ({"actions": ["ORGANIZATION_DELETE"]}, "/actions"),
         ({"allowed_cidrs": []}, "/allowed_cidrs"),
         ({"allowed_cidrs": ["10.0.0.0/33"]}, "/allowed_cidrs/0"),
+        ({"allowed_cidrs": ["10.0.0.0/8", "fe80::1%eth0/64"]}, "/allowed_cidrs/1"),
         ({"id": str(uuid4())}, "/id"),
         ({"organization_id": str(uuid4())}, "/organization_id"),
     ):
