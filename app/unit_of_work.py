@@ -79,6 +79,11 @@ class UnitOfWork:
         """Who is acting."""
         return self.identity.actor
 
+    @property
+    def parties(self) -> list[Actor]:
+        """Who must be allowed what is done: the actor, and who it acts for."""
+        return [identity.actor for _, identity in self._parties]
+
     def is_about_itself(self, actor: Actor) -> bool:
         """Whether the actor is the one acting, for nobody but itself: then it may give up what it holds.
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.authz.engine import Located
 from app.core.errors import ForbiddenError, InvalidError
-from app.core.permissions import ROLE_ACTIONS, Role
+from app.core.permissions import ROLE_ACTIONS, Action, Role
 
 _EVERYWHERE: Final = ["0.0.0.0/0", "::/0"]
 
@@ -21,13 +21,13 @@ def require_fit(resource: Located, role: Role) -> None:
         raise InvalidError(f"{role.value} cannot be held on a resource of type {resource.ref.type.value}", pointer="/role")
 
 
-def forbid_escalation(resource: Located, role: Role) -> None:
-    """Refuse to hand out, or take away, a role that carries an action the caller does not hold on the resource.
+def forbid_escalation(held: frozenset[Action], role: Role) -> None:
+    """Refuse to hand out, or take away, a role that carries an action the caller does not hold on the same resource.
 
     Raises:
         ForbiddenError: names what is missing.
     """
-    missing = ROLE_ACTIONS[role] - resource.actions
+    missing = ROLE_ACTIONS[role] - held
     if missing:
         raise ForbiddenError(f"{role.value} carries what you do not hold here: {', '.join(sorted(missing))}.", code="escalation")
 

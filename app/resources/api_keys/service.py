@@ -40,7 +40,7 @@ class ApiKeyService:
             raise InvalidError(f"{new.role.value} does not carry {', '.join(sorted(foreign))}", pointer="/actions")
         if new.expires_at is not None and new.expires_at <= now():
             raise InvalidError("lies in the past", pointer="/expires_at")
-        forbid_escalation(scope, new.role)
+        forbid_escalation(scope.actions, new.role)
         parent = await self._parent(scope)
         if parent is not None:
             forbid_outliving(parent, new.expires_at)
@@ -124,7 +124,7 @@ class ApiKeyService:
         row = await self._take_turn(key)
         if not ApiKeyRead.from_row(row).is_active:
             raise ConflictError("The key is revoked or has ended.", code="key_revoked")
-        forbid_escalation(key, Role(row.role))
+        forbid_escalation(key.actions, Role(row.role))
         if self._work.actor.type is ActorType.API_KEY:
             await self._forbid_strangers(row)
         moment, token = now(), new_token()
@@ -188,7 +188,7 @@ class ApiKeyService:
         works_wider = "allowed_cidrs" in values and not lie_within(values["allowed_cidrs"], row.allowed_cidrs)
         if not lives_longer and not works_wider:
             return
-        forbid_escalation(key, Role(row.role))
+        forbid_escalation(key.actions, Role(row.role))
         if self._work.actor.type is ActorType.API_KEY:
             raise ForbiddenError("A key gives no key, itself included, more time or wider networks.", code="escalation")
         parent = await self._keys.find(row.parent_key_id) if row.parent_key_id is not None else None
