@@ -199,7 +199,13 @@ class UnitOfWork:
         self._tenant_session.bind = self._context.database.for_jobs.writer.sync_engine
 
     def record(self, action: AuditAction, subject: Subject | Located, *, correlation_id: str | None = None, **details: Any) -> None:
-        """Write an audit event with the commit, in the same transaction; ``correlation_id`` wins over the request's own."""
+        """Write an audit event with the commit, in the same transaction.
+
+        ``correlation_id``, that of what is changed, wins over the request's own, which then stands in the details.
+        """
+        requested = self.origin.correlation_id
+        if correlation_id is not None and requested not in {None, correlation_id}:
+            details["request_correlation_id"] = requested
         self.record_told(action, subject, details, correlation_id=correlation_id)
 
     def record_told(  # noqa: PLR0913 - the parts of an event
