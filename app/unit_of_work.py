@@ -281,12 +281,12 @@ class UnitOfWork:
         await _run(self._after_rollback)
 
     async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
-        async with self._context.database.open_read(Tenants.of_row(key, value)) as connection:
-            found = await self._context.policy.locate(connection, self.identity.asker, key, value, now())
-            principal = self.identity.on_behalf_of
-            if found is None or principal is None:
-                return found if found is None else replace(found, only_actions=self.identity.only_actions)
-            theirs = await self._context.policy.locate(connection, principal.asker, key, value, now())
+        database, policy = self._context.database, self._context.policy
+        found = await policy.locate(database, self.identity.asker, key, value, now())
+        principal = self.identity.on_behalf_of
+        if found is None or principal is None:
+            return found if found is None else replace(found, only_actions=self.identity.only_actions)
+        theirs = await policy.locate(database, principal.asker, key, value, now())
         return _narrowed(found, self.identity, theirs)
 
     @property

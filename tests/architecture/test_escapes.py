@@ -13,8 +13,8 @@ ALLOWED = {
         "app/db/engine.py": "defines it, and pings",
         "app/db/migrations.py": "reads the schema's version, which belongs to no tenant",
         "app/db/roles.py": "asks what a role may see, before the service serves",
-        "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
-        "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
+        "app/unit_of_work.py": "asks the questions of the policy engine, which are about what is not pinned",
+        "app/authn/api_keys.py": "finds the key that the command line names by its prefix",
         "app/authz/outbox.py": "asks which organizations have changes to send",
         "app/reference/target.py": "asks whether another organization has the slug of one that is being imported",
         "app/audit/sealer.py": "asks which organizations have events to seal, and which chains have moved",
@@ -27,6 +27,11 @@ ALLOWED = {
         "app/blobs/s3.py": "the blob store's method of the same name",
         "app/blobs/store.py": "the blob store's method of the same name",
         "app/resources/documents/service.py": "the blob store's method of the same name",
+    },
+    "look_up": {
+        "app/db/engine.py": "defines it",
+        "app/authz/builtin.py": "locates a row together with the caller's roles on it: before that no tenant is known",
+        "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
     },
     "open_snapshot": {
         "app/db/snapshot.py": "defines it",

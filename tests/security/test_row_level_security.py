@@ -281,7 +281,6 @@ async def test_the_role_of_requests_adds_audit_events_and_never_changes_one(worl
 
 
 async def test_finding_a_row_costs_two_messages_beside_its_statement(world: World) -> None:
-    """That it is one statement is shown in tests/contract; the driver tells of plain messages only."""
     work = UnitOfWork(
         WorkContext(world.database, BuiltinPolicyEngine(), DeniedAttempts()), Identity(ALICE, "header"), Origin(), is_read_only=True
     )
@@ -292,7 +291,7 @@ async def test_finding_a_row_costs_two_messages_beside_its_statement(world: Worl
     driver.add_query_logger(lambda message: sent.append(message.query.split()[0]))  # type: ignore[union-attr] # the driver's own
     await work.locate_ref(world.our_project.ref)
     await asyncio.sleep(0)
-    assert sent == ["BEGIN;", "ROLLBACK;"]
+    assert sent == ["BEGIN", "WITH", "COMMIT"]
 
 
 async def test_without_the_setting_reads_are_no_transactions_and_one_role_does_everything(owner_url: str, tmp_path: Path) -> None:
