@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -38,6 +38,7 @@ from app.db.migrations import migrate, require_head
 from app.db.roles import create_roles, require_roles
 from app.db.urls import DatabaseURLError, read_url
 from app.http import docs, ops, well_known
+from app.http.faults import FaultMiddleware
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
 from app.http.problems import handle_error
@@ -57,6 +58,8 @@ from app.settings import (
 from app.unit_of_work import WorkContext
 
 _log = logging.getLogger(__name__)
+
+BREAK_OFF_SECONDS: Final = 5.0  # for requests that were broken off to undo what they began
 
 
 class UnguardedRouteError(RuntimeError):
@@ -199,6 +202,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
             await runtime.store.open()
             async with run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan):
                 yield
+                await runtime.traffic.wait_until_over(BREAK_OFF_SECONDS)
         finally:
             await close_runtime(runtime)
 
@@ -212,7 +216,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         app.include_router(ops.metrics_router)
     app.include_router(docs.router)
     app.mount(docs.PREFIX, docs.static_files, name="static")
-    app.add_middleware(EdgeMiddleware)
+    app.add_middleware(FaultMiddleware, traffic=runtime.traffic, body_idle_seconds=settings.web.body_idle_seconds)
+    app.add_middleware(EdgeMiddleware, traffic=runtime.traffic)
     for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
         app.add_exception_handler(error, handle_error)
     document: dict[str, Any] = {}

@@ -38,6 +38,7 @@ _CODES: Final = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "too_large",
     416: "range_not_satisfiable",
     422: "invalid",

@@ -24,6 +24,7 @@ _PROBLEMS: Final = {
     401: "No valid identity, or an anonymous caller without the right",
     403: "The caller can see the resource but may not do this",
     404: "There is no such resource, or the caller may not see it",
+    408: "The body did not come in time",
     409: "The state of the resource does not allow this",
     412: "`If-Match` names another revision",
     413: "The body is too large",
@@ -91,7 +92,7 @@ class Routes:
         **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
         answers = {*_ALWAYS, *problems, *((403,) if dependencies else ()), *((404,) if "{" in path else ())}
-        answers |= {409, 413, 415} if method in {"POST", "PATCH"} else set()
+        answers |= {408, 409, 413, 415} if method in {"POST", "PATCH"} else set()
         answers |= {412} if method in {"PATCH", "DELETE"} and "{" in path else set()
         answers -= {415} if self._malformed_is_400 else set()
         flags = {UNLIMITED: True} if unlimited_body else {}
