@@ -5,6 +5,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.limits import headers_of
+from app.http.protections import protections_of
 from app.http.requests import RequestInfo, request_info
 from app.http.traffic import Traffic
 from app.observability.metrics import REQUESTS_IN_FLIGHT, observe_request
@@ -15,8 +17,9 @@ _access = logging.getLogger("app.access")
 class EdgeMiddleware:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, *, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, *, traffic: Traffic, hsts_seconds: int) -> None:
         self._app = app
+        self._hsts_seconds = hsts_seconds
         self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,8 +36,10 @@ class EdgeMiddleware:
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", info.request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
+                    *protections_of(scope, message, self._hsts_seconds),
                 ]
+                if info.standing is not None:
+                    message["headers"].extend(headers_of(info.standing))
                 if self._traffic.is_draining:
                     message["headers"].append((b"connection", b"close"))
             await send(message)

@@ -31,7 +31,7 @@ _PROBLEMS: Final = {
     415: "The body has the wrong content type",
     416: "The range cannot be satisfied",
     422: "A value cannot be accepted; `errors` says which",
-    429: "Too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
+    429: "Too many requests, or too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
     503: "The service is busy or something it depends on does not answer; try again",
     507: "The store has no room for the content",
 }

@@ -20,6 +20,7 @@ from app.core.issuers import Issuer, SigningAlgorithm
 from app.settings.values import (
     Networks,
     OptionalSecret,
+    Origins,
     read_actor,
     read_base_path,
     read_issuers,
@@ -255,6 +256,10 @@ class WebSettings(Section):
     """How long nothing of a body may come before it is answered 408, and how long the rest of a refused body is read; 0 = no limit."""
     read_idle_seconds: float = Field(default=60, ge=0, le=MAX_WAIT)
     """How long a client may read nothing of its answer before the connection is cut; 0 = no limit."""
+    cors_origins: Origins = ()
+    """Comma-separated origins whose pages may call the API from a browser, or * for all; empty = none but its own."""
+    hsts_seconds: int = Field(default=0, ge=0, le=2 * MAX_SECONDS)
+    """Behind TLS: how long browsers shall come by https only (Strict-Transport-Security); 0 = it is not said."""
 
 
 class LogFormat(StrEnum):
