@@ -24,13 +24,14 @@ _PROBLEMS: Final = {
     401: "No valid identity, or an anonymous caller without the right",
     403: "The caller can see the resource but may not do this",
     404: "There is no such resource, or the caller may not see it",
+    408: "The body did not come in time",
     409: "The state of the resource does not allow this",
     412: "`If-Match` names another revision",
     413: "The body is too large",
     415: "The body has the wrong content type",
     416: "The range cannot be satisfied",
     422: "A value cannot be accepted; `errors` says which",
-    429: "Too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
+    429: "Too many requests, or too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
     503: "The service is busy or something it depends on does not answer; try again",
     507: "The store has no room for the content",
 }
@@ -94,7 +95,7 @@ class Routes:
         **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
         answers = {*_ALWAYS, *problems, *((404,) if "{" in path else ())}
-        answers |= {409, 413, 415} if method in {"POST", "PATCH"} else set()
+        answers |= {408, 409, 413, 415} if method in {"POST", "PATCH"} else set()
         answers |= {412} if method in {"PATCH", "DELETE"} and "{" in path else set()
         answers -= {415} if self._malformed_is_400 else set()
         flags = {UNLIMITED: True} if unlimited_body else {}

@@ -120,7 +120,7 @@ def _expected(operation: Operation) -> Iterator[str]:
     if "{" in operation.path:
         yield "404"
     if "requestBody" in operation.body:
-        yield from ("409", "413")
+        yield from ("408", "409", "413")
     if operation.method in {"patch", "delete"} and "{" in operation.path:
         yield "412"
 
