@@ -63,6 +63,8 @@ class UnitOfWork:
         self.identity = identity
         self.origin = origin
         self.expected_revision: int | None = None
+        # Where the actor was admitted, or forbidden what he asked for: what a caller may know, so that a log line may name it.
+        self.organization_id: UUID | None = None
         self._context = context
         self._events: list[dict[str, Any]] = []
         self._listed: list[tuple[str, Asker, Action]] = []
@@ -188,6 +190,7 @@ class UnitOfWork:
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
         self._tenant_session.pin_tenant(organization_id)
+        self.organization_id = organization_id
 
     def use_jobs_role(self) -> None:
         """Run the transaction, which has not begun, as the role for jobs: only that one may remove events."""
@@ -310,6 +313,7 @@ class UnitOfWork:
     def _refusal(self, target: Located, action: Action) -> AppError:
         if self.identity.is_anonymous or not target.is_readable:
             return self._hidden()
+        self.organization_id = target.organization_id
         return ForbiddenError(f"{self.actor.subject} may not {action.value} here.")
 
     def _hidden(self) -> AppError:

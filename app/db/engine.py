@@ -129,6 +129,7 @@ class Database:
             pool_timeout=self.limits.checkout_seconds,
             connect_args={"timeout": self.limits.lock_seconds},
             json_serializer=partial(json.dumps, ensure_ascii=False),  # as it is read, so that it can be searched
+            hide_parameters=True,  # what a caller sent stands in no error's text, and so in no log line
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
@@ -160,6 +161,7 @@ class Database:
             pool_timeout=self.limits.checkout_seconds,
             pool_use_lifo=True,
             connect_args=options,
+            hide_parameters=True,
         )
         if self.row_level_security:
             event.listen(engine.sync_engine, "checkout", forget)

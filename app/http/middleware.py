@@ -72,13 +72,14 @@ class EdgeMiddleware:
             route or "-",
             info.status,
             extra={
-                "request_id": info.request_id,
-                "correlation_id": info.correlation_id,
                 "actor": info.actor,
                 "on_behalf_of": info.on_behalf_of,
+                "organization_id": info.organization_id,
+                "duration_ms": round(seconds * 1000, 2),
+                "request_id": info.request_id,
+                "correlation_id": info.correlation_id,
                 "method": scope["method"],
                 "route": route,
                 "status": info.status,
-                "duration_ms": round(seconds * 1000, 2),
             },
         )

@@ -45,11 +45,12 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time, level, message, and what was given beside it."""
+    """Time, level, message, and what was given beside it that the message does not say."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        extra = " ".join(f"{key}={value}" for key, value in _extra(record).items() if value is not None)
+        told = (None, *(record.args if isinstance(record.args, tuple) else ()))
+        extra = " ".join(f"{key}={value}" for key, value in _extra(record).items() if value not in told)
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname:<7} {record.getMessage()}" + (f"  {extra}" if extra else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
