@@ -29,7 +29,7 @@ from app.db.engine import Database
 from app.db.tenancy import TenantSession
 from app.db.visibility import confine_to
 from app.models import AuditEvent
-from app.observability.metrics import FORBIDDEN, NOT_FOUND
+from app.observability.metrics import ALLOWED, FORBIDDEN, NOT_FOUND
 
 _log = logging.getLogger(__name__)
 
@@ -151,6 +151,7 @@ class UnitOfWork:
         if target.actions.isdisjoint(actions) and not target.concerns_only_the_actor:
             self._note_denial(target, actions[0].value)
             raise self._refusal(target, actions[0])
+        ALLOWED.inc()
         self._target = target
         self.pin(target.organization_id)
 
@@ -170,6 +171,7 @@ class UnitOfWork:
                 if not await self._context.policy.holds_anywhere(connection, self.identity.asker, action, now()):
                     raise self._hidden()
         self.confine_lists(action)
+        ALLOWED.inc()
 
     def admit_survey(self, actor: Actor, action: Action) -> None:
         """Let the actor list what another may take the action on, as far as he himself manages members there."""
