@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Lifespan
 
 from app.api import RESOURCES
 from app.audit.chain import ChainKeys
@@ -197,24 +198,16 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         try:
             await prepare_schema(runtime.context.database)
             await runtime.store.open()
-            async with run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan):
+            jobs = run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan)
+            async with jobs, _serve_operations(app, settings):
                 yield
         finally:
             await close_runtime(runtime)
 
-    app = FastAPI(title="SaaSBase Server", version=version(ops.DISTRIBUTION), docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.runtime = runtime
-    app.router.routes.append(RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
+    app = _make_shell(settings, runtime, has_operations=not settings.web.ops_port, lifespan=lifespan)
+    app.router.routes.insert(0, RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
     if settings.web.enabled:
         app.include_router(well_known.router)
-    app.include_router(ops.router)
-    if settings.web.metrics:
-        app.include_router(ops.metrics_router)
-    app.include_router(docs.router)
-    app.mount(docs.PREFIX, docs.static_files, name="static")
-    app.add_middleware(EdgeMiddleware)
-    for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
-        app.add_exception_handler(error, handle_error)
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
@@ -224,6 +217,45 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way
     return app
+
+
+def _make_shell(settings: Settings, runtime: Runtime, *, has_operations: bool, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """An application with the health routes, and what is for operators and developers unless another port has that."""
+    has_docs = has_operations and settings.web.docs
+    app = FastAPI(
+        title="SaaSBase Server",
+        version=version(ops.DISTRIBUTION),
+        openapi_url=docs.OPENAPI if has_docs else None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.runtime = runtime
+    app.include_router(ops.router)
+    if has_operations and settings.web.metrics:
+        app.include_router(ops.metrics_router)
+    if has_docs:
+        app.include_router(docs.router)
+        app.mount(docs.PREFIX, docs.static_files, name="static")
+    app.add_middleware(EdgeMiddleware)
+    for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
+        app.add_exception_handler(error, handle_error)
+    return app
+
+
+@asynccontextmanager
+async def _serve_operations(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    """While the block lasts, the port for operators and developers, if there is to be one."""
+    if not settings.web.ops_port:
+        yield
+        return
+    from app.http.ops_port import serve_beside  # noqa: PLC0415 - the server is not needed by who brings his own
+
+    second = _make_shell(settings, app.state.runtime, has_operations=True)
+    second.state.is_read_only = True
+    second.openapi = app.openapi  # type: ignore[method-assign] # FastAPI's documented way
+    async with serve_beside(second, settings.web.ops_host, settings.web.ops_port):
+        yield
 
 
 def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None) -> Runtime:

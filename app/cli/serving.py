@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.root import read_settings, run
+from app.cli.root import fail, read_settings, run
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def serve(
             await store.aclose()
 
     run(prepare())
+    _require_second_port(settings, port)
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
     # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
@@ -60,6 +61,21 @@ def serve(
             log_config=None,
             timeout_graceful_shutdown=30,
         )
+
+
+def _require_second_port(settings: Settings, port: int) -> None:
+    """Every worker process opens it for itself, and would fail for itself."""
+    from app.http.ops_port import listen
+
+    second = settings.web.ops_port
+    if not second:
+        return
+    if second == port:
+        fail(f"SAASBASE_WEB__OPS_PORT: {second} is the port of the API")
+    try:
+        listen(settings.web.ops_host, second, shared=False).close()
+    except OSError as error:
+        fail(f"SAASBASE_WEB__OPS_PORT: cannot listen on {settings.web.ops_host}:{second}: {error.strerror}")
 
 
 def make_app() -> "FastAPI":
@@ -107,7 +123,9 @@ def sweep(
 
 
 def _greeting(settings: Settings, host: str, port: int) -> str:
-    lines = [f"SaaSBase Server  http://{host}:{port}/docs"]
+    web = settings.web
+    place = f"{web.ops_host}:{web.ops_port}" if web.ops_port else f"{host}:{port}"
+    lines = [f"SaaSBase Server  http://{place}/docs" if web.docs else f"SaaSBase Server  http://{host}:{port}"]
     header, trusted = settings.actor.header, settings.actor.trusted_proxies
     if trusted:
         lines.append(f"Who is calling:  the header '{header}: user:alice', believed from {', '.join(map(str, trusted))}")

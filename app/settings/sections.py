@@ -244,6 +244,12 @@ class WebSettings(Section):
     """Largest JSON body; a larger one is answered 413. Uploads have their own limit."""
     metrics: bool = True
     """false = no /metrics. It names no tenant and no caller, but shows anybody who can reach it how busy the service is."""
+    docs: bool = True
+    """false = no /docs, no /redoc, no /openapi.json."""
+    ops_port: int = Field(default=0, ge=0, le=65535)
+    """Port for /metrics, /docs, /redoc and /openapi.json, which then are on no other, and the health routes; 0 = the port of the API."""
+    ops_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that port is opened on."""
 
 
 class LogFormat(StrEnum):
