@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Lifespan
@@ -37,6 +38,7 @@ from app.db.engine import Database, PoolLimits, SecondWall
 from app.db.filesystems import network_kind
 from app.db.migrations import migrate, require_head
 from app.db.roles import create_roles, require_roles
+from app.db.tracing import trace_statements
 from app.db.urls import DatabaseURLError, read_url
 from app.http import docs, ops, well_known
 from app.http.middleware import EdgeMiddleware
@@ -46,6 +48,7 @@ from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import RouteIndex
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
+from app.observability.tracing import is_untraced
 from app.settings import (
     AuthorizationEngine,
     AuthorizationFallback,
@@ -56,6 +59,9 @@ from app.settings import (
     load_settings,
 )
 from app.unit_of_work import WorkContext
+
+if TYPE_CHECKING:
+    from app.observability.exporting import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +167,24 @@ def make_chain_keys(settings: Settings) -> ChainKeys:
     return ChainKeys(settings.audit.key.get_secret_value(), (key.get_secret_value() for key in settings.audit.previous_keys))
 
 
+def make_tracing(settings: Settings) -> "Tracing | None":
+    """What collects and sends spans; None unless the settings ask for it.
+
+    Raises:
+        SettingsError: the packages for it are not installed, or an environment variable of OpenTelemetry cannot be used.
+    """
+    if not settings.telemetry.traces:
+        return None
+    try:
+        from app.observability.exporting import Tracing  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error.name} is missing: install saasbase-server[otel]") from None
+    try:
+        return Tracing(version(ops.DISTRIBUTION))
+    except ValueError as error:
+        raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error}") from None
+
+
 async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
@@ -187,7 +211,10 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         UnguardedRouteError: a route was declared without a guard.
     """
     settings = settings or load_settings()
+    tracing = make_tracing(settings)
     runtime = make_runtime(settings, actor_resolver)
+    if tracing is not None:
+        trace_statements(runtime.context.database, tracing.provider.get_tracer("saasbase"))
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
     _require_guards(routes)
     sweep_min_age = timedelta(seconds=settings.storage.sweep_min_age_seconds)
@@ -203,8 +230,10 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
                 yield
         finally:
             await close_runtime(runtime)
+            if tracing is not None:
+                await tracing.aclose()
 
-    app = _make_shell(settings, runtime, has_operations=not settings.web.ops_port, lifespan=lifespan)
+    app = _make_shell(settings, runtime, has_operations=not settings.web.ops_port, tracing=tracing, lifespan=lifespan)
     app.router.routes.insert(0, RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
     if settings.web.enabled:
         app.include_router(well_known.router)
@@ -219,10 +248,18 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     return app
 
 
-def _make_shell(settings: Settings, runtime: Runtime, *, has_operations: bool, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def _make_shell(
+    settings: Settings,
+    runtime: Runtime,
+    *,
+    has_operations: bool,
+    tracing: "Tracing | None" = None,
+    lifespan: Lifespan[FastAPI] | None = None,
+) -> FastAPI:
     """An application with the health routes, and what is for operators and developers unless another port has that."""
     has_docs = has_operations and settings.web.docs
     app = FastAPI(
+        telemetry=_telemetry_of(tracing),
         title="SaaSBase Server",
         version=version(ops.DISTRIBUTION),
         openapi_url=docs.OPENAPI if has_docs else None,
@@ -241,6 +278,14 @@ def _make_shell(settings: Settings, runtime: Runtime, *, has_operations: bool, l
     for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
         app.add_exception_handler(error, handle_error)
     return app
+
+
+def _telemetry_of(tracing: "Tracing | None") -> TelemetryConfig:
+    """Of what FastAPI can tell by itself the spans of requests, and nothing that variables of the environment could add."""
+    nothing_else: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
+    if tracing is None:
+        return {**nothing_else, "tracing": False}
+    return {**nothing_else, "tracing": True, "tracer_provider": tracing.provider, "exclude": is_untraced}
 
 
 @asynccontextmanager

@@ -23,13 +23,15 @@ def serve(
     """Serve the API. A SQLite database is migrated first; a PostgreSQL one must be at this release's schema."""
     import uvicorn
 
-    from app.main import make_database, make_openfga_client, make_store, prepare_schema
+    from app.main import make_database, make_openfga_client, make_store, make_tracing, prepare_schema
     from app.observability.metrics import shared_folder
     from app.settings import AuthorizationEngine
 
     settings = read_settings()
 
     async def prepare() -> None:
+        if (tracing := make_tracing(settings)) is not None:  # that it can be had; each process has its own
+            await tracing.aclose()
         if settings.authz.engine is AuthorizationEngine.OPENFGA:
             await make_openfga_client(settings).aclose()  # that it is configured; whether it answers is asked when it is needed
         database, store = make_database(settings), make_store(settings)

@@ -24,7 +24,8 @@ def configure_logging(level: str, *, as_json: bool) -> None:
     logging.getLogger("uvicorn.access").disabled = True  # the edge writes a better line
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question to another server
+    for name in ("httpx", "urllib3"):  # a line for each question to another server
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class JsonFormatter(logging.Formatter):

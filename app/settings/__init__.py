@@ -24,6 +24,7 @@ from app.settings.sections import (
     OrganizationSettings,
     Section,
     StorageSettings,
+    TelemetrySettings,
     WebSettings,
 )
 
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
     jwt: JwtSettings = JwtSettings()
     organizations: OrganizationSettings = OrganizationSettings()
     web: WebSettings = WebSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
 
     @classmethod

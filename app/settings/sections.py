@@ -252,6 +252,13 @@ class WebSettings(Section):
     """Address that port is opened on."""
 
 
+class TelemetrySettings(Section):
+    """OpenTelemetry. Where spans go and how many, the standard variables say: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, ..."""
+
+    traces: bool = False
+    """true = requests and their statements are traced; needs the extra saasbase-server[otel]."""
+
+
 class LogFormat(StrEnum):
     """How log lines look."""
 
