@@ -177,11 +177,11 @@ def make_tracing(settings: Settings) -> "Tracing | None":
         return None
     try:
         from app.observability.exporting import Tracing  # noqa: PLC0415 - an extra
+
+        return Tracing(version(ops.DISTRIBUTION))
     except ModuleNotFoundError as error:
         raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error.name} is missing: install saasbase-server[otel]") from None
-    try:
-        return Tracing(version(ops.DISTRIBUTION))
-    except ValueError as error:
+    except ValueError as error:  # the libraries read some variables when they are imported
         raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error}") from None
 
 
