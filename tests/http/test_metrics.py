@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -138,6 +139,14 @@ async def test_no_name_id_or_secret_is_told(service: Service, alice: Caller) -> 
     key = made["api_key"]
     for told in ("alice", "sbk_", key["prefix"], key["id"], made["token"].partition(".")[2], organization["id"], organization["slug"]):
         assert told not in text
+
+
+async def test_every_metric_is_in_the_readme_and_no_other(service: Service) -> None:
+    told = re.findall(r"^# TYPE (\w+)", (await service.client.get("/metrics")).text, re.MULTILINE)
+    section = (Path(__file__).parents[2] / "README.md").read_text().partition("\n## Observe\n")[2].partition("\n## ")[0]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in section.splitlines() if line.startswith("| `")]
+    shown = {name if name.startswith("saasbase_") else names[0].rpartition("_in_use")[0] + name for names in rows for name in names}
+    assert shown == set(told)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
