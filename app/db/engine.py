@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, event, text
+from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
@@ -115,6 +115,13 @@ class Database:
         async with self.open_read() as connection:
             found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
             return found
+
+    @property
+    def engines(self) -> list[Engine]:
+        """All there are, also those for jobs, for who listens to them: one for each pool, because a view of an engine is heard by it."""
+        ours = [engine.sync_engine for engine in (self.reader, self.writer)]
+        found = list({id(engine.pool): engine for engine in ours}.values())
+        return found if self.for_jobs is self else [*found, *self.for_jobs.engines]
 
     def count_connections(self) -> tuple[int, int]:
         """How many connections are in use, and how many may be."""

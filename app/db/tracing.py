@@ -9,19 +9,16 @@ from sqlalchemy.engine import ExceptionContext
 
 from app.db.engine import Database
 
-MAX_TEXT: Final = 4096
 _SYSTEMS: Final = {True: "sqlite", False: "postgresql"}
 
 
 def trace_statements(database: Database, tracer: Tracer) -> None:
     """From now on each statement of a traced request gets a span below the request's. What no request has asked for gets none."""
     begin = _beginning(tracer, _SYSTEMS[database.is_sqlite])
-    for one in {database, database.for_jobs}:
-        # On PostgreSQL the reader is a view of the writer, which hears what both send.
-        for engine in {id(engine.pool): engine for engine in (one.reader.sync_engine, one.writer.sync_engine)}.values():
-            event.listen(engine, "before_cursor_execute", begin)
-            event.listen(engine, "after_cursor_execute", _end)
-            event.listen(engine, "handle_error", _fail)
+    for engine in database.engines:
+        event.listen(engine, "before_cursor_execute", begin)
+        event.listen(engine, "after_cursor_execute", _end)
+        event.listen(engine, "handle_error", _fail)
 
 
 def _beginning(tracer: Tracer, system: str) -> Callable[..., None]:
@@ -32,7 +29,7 @@ def _beginning(tracer: Tracer, system: str) -> Callable[..., None]:
         attributes: dict[str, str | int] = {
             "db.system.name": system,
             "db.operation.name": operation,
-            "db.query.text": statement[:MAX_TEXT],
+            "db.query.text": statement,
         }
         if is_many:
             attributes["db.operation.batch.size"] = len(parameters)
@@ -49,7 +46,7 @@ def _end(_connection: Any, _cursor: Any, _statement: str, _parameters: Any, cont
 
 def _fail(failure: ExceptionContext) -> None:
     span = getattr(failure.execution_context, "span", None)
-    if span is not None:
+    if span is not None and span.is_recording():
         span.set_attribute("error.type", type(failure.original_exception).__name__)
         span.set_status(StatusCode.ERROR)
         span.end()

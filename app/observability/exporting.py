@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 _log = logging.getLogger(__name__)
 
 SERVICE: Final = "saasbase-server"
 FLUSH_SECONDS: Final = 5.0
+MAX_VALUE: Final = 4096
 _UNNAMED: Final = "unknown_service"
 _EXPORTER_VARIABLES: Final = {
     "OTEL_TRACES_EXPORTER": "otlp",
@@ -39,7 +40,7 @@ class Tracing:
         for name, only in _EXPORTER_VARIABLES.items():
             if os.environ.get(name, "").strip().lower() not in {"", only}:
                 raise ValueError(f"{name}: only {only} is supported")
-        self.provider = TracerProvider(resource=_resource(version), shutdown_on_exit=False)
+        self.provider = TracerProvider(resource=_resource(version), span_limits=_limits(), shutdown_on_exit=False)
         self.provider.add_span_processor(BatchSpanProcessor(_QuietExporter(OTLPSpanExporter())))
 
     async def aclose(self) -> None:
@@ -62,13 +63,13 @@ class _QuietExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """See ``SpanExporter.export``."""
-        self._reason.text = ""
+        self._reason.said = ""
         result = self._exporter.export(spans)
         is_failing = result is not SpanExportResult.SUCCESS
         if is_failing != self._is_failing:
             self._is_failing = is_failing
             if is_failing:
-                _log.warning("traces cannot be sent, and are lost until they can: %s", self._reason.text)
+                _log.warning("traces cannot be sent, and are lost until they can: %s", self._reason.said)
             else:
                 _log.info("traces are sent again")
         return result
@@ -86,10 +87,16 @@ class _QuietExporter(SpanExporter):
 class _Reason(logging.Handler):
     """Keeps the first thing the library says about a batch."""
 
-    text = ""
+    said = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.text = self.text or record.getMessage()
+        self.said = self.said or record.getMessage()
+
+
+def _limits() -> SpanLimits:
+    """Those of the environment; without one for the length of a value a limit of ours, because a path is as long as a caller likes."""
+    found = SpanLimits()
+    return found if found.max_span_attribute_length is not None else SpanLimits(max_span_attribute_length=MAX_VALUE)
 
 
 def _resource(version: str) -> Resource:

@@ -16,6 +16,7 @@ from tests.support.cli import run_saasbase
 from tests.support.metrics import read_samples
 from tests.support.postgres import free_port
 from tests.support.server import Server, run_server
+from tests.support.wire import Wire
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +103,22 @@ def test_the_port_is_opened_where_it_is_asked_for_and_ends_with_the_service(tmp_
             assert server.stop() == 0, "a connection that is kept open keeps nothing waiting"
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{ops}/livez")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_port_answers_while_the_last_requests_are_served(tmp_path: Path, workers: int) -> None:
+    port = free_port()
+    with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=workers, SAASBASE_WEB__OPS_PORT=str(port)) as server:
+        ops, body = address(server, port), b'{"slug": "acme"}'
+        with Wire(server.url) as wire:
+            wire.send_head("POST", "/api/organizations", content_type="application/json", content_length=str(len(body)))
+            time.sleep(0.5)
+            server.process.terminate()
+            time.sleep(1)
+            assert read_samples(httpx.get(f"{ops}/metrics", timeout=20))["saasbase_http_requests_in_flight"] == 2
+            wire.socket.sendall(body)
+            assert wire.read_answer().status == 201
+        assert server.stop() == 0
 
 
 def test_a_port_that_cannot_be_had_stops_the_start_with_one_line(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ async def test_a_span_tells_route_status_and_who_asked_where(collector: Collecto
         path = f"/organizations/{organization}"
         await service.as_("user:alice").get(path, headers={**TRACEPARENT, "X-Request-ID": "r1"})
         await service.as_("user:mallory").get(path, 404)
-        await service.client.get("/nowhere")
+        await service.client.get(f"/{'x' * 9000}")
     _, read, refused, nowhere = collector.requests
     assert (read.name, refused.name, nowhere.name) == (*["GET /api/organizations/{organization_id}"] * 2, "GET")
     assert attributes_of(read) == {
@@ -64,6 +64,7 @@ async def test_a_span_tells_route_status_and_who_asked_where(collector: Collecto
     assert (told["saasbase.actor"], told["http.response.status_code"]) == ("user:mallory", 404)
     assert "saasbase.organization_id" not in told
     assert {"http.route", "saasbase.actor"}.isdisjoint(attributes_of(nowhere))
+    assert attributes_of(nowhere)["url.path"] == "/" + 4095 * "x"
     assert (read.trace_id.hex(), read.parent_span_id.hex()) == (TRACE, PARENT), "the caller's trace goes on"
     assert refused.trace_id != read.trace_id
 
