@@ -120,6 +120,15 @@ def test_what_cannot_be_done_stops_the_start_with_one_line(tmp_path: Path, name:
     assert (ended.status, ended.err) == (1, f"saasbase: SAASBASE_TELEMETRY__TRACES: {said}\n")
 
 
+def test_nothing_is_sent_unless_it_is_switched_on(tmp_path: Path) -> None:
+    with run_collector() as collector:
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
+        with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=1, **settings) as server:
+            ask(server)
+            assert server.stop() == 0
+        assert collector.bodies == []
+
+
 def test_switched_off_its_libraries_are_not_even_loaded(tmp_path: Path) -> None:
     program = "import sys; from app.main import create_app; create_app(); print(*[name for name in sys.modules if 'opentelemetry' in name])"
     environment = {**os.environ, "SAASBASE_DB_URL": f"sqlite:///{tmp_path}/test.db", "PYTHONPATH": str(ROOT)}
