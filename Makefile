@@ -32,7 +32,7 @@ conformance: $(DEV) ## black-box checks of the HTTP contract against a started s
 	@bash .ci/conformance
 
 lock: $(DEV) ## renew the lock files from pyproject.toml
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml --extra otel -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml --group dev -o requirements-dev.lock -c requirements.lock
 
 clean: ## remove .venv and caches; data stays

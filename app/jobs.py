@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from app.authz.outbox import Outbox
 from app.blobs.store import BlobStore
 from app.blobs.sweeper import sweep
 from app.limits.buckets import Limiter
-from app.observability.metrics import CONNECTIONS_IN_USE, CONNECTIONS_LIMIT
+from app.observability.metrics import CHAINS_BROKEN, CONNECTIONS_IN_USE, CONNECTIONS_LIMIT, OUTBOX_LAG, SEAL_LAG, count_job, expect_job
 from app.resources.audit_events.retention import prune_expired
 from app.resources.executions.deadlines import end_overdue
 from app.unit_of_work import WorkContext, write_denials
@@ -33,6 +34,9 @@ CHECKPOINT_INTERVAL_SECONDS: Final = 60.0
 RETENTION_INTERVAL_SECONDS: Final = 3600.0
 MEASURE_INTERVAL_SECONDS: Final = 1.0
 BUCKET_INTERVAL_SECONDS: Final = 60.0
+LAG_INTERVAL_SECONDS: Final = 5.0
+
+_OUTBOX: Final = "authorization outbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
 
     broken: set[UUID] = set()
     sealer = Sealer(context.database, chain_keys)
+    measure_lags = partial(_measure_lags, sealer, broken, context.outbox)
     tasks = [
         asyncio.create_task(_repeat(end_overdue_executions, DEADLINE_INTERVAL_SECONDS), name="executions past their deadline"),
         asyncio.create_task(_repeat(write_once, DENIAL_INTERVAL_SECONDS), name="denied attempts"),
@@ -80,9 +85,10 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
         asyncio.create_task(_repeat(sealer.write_checkpoints, CHECKPOINT_INTERVAL_SECONDS), name="audit checkpoints"),
         asyncio.create_task(_repeat(prune_events, RETENTION_INTERVAL_SECONDS), name="audit retention"),
         asyncio.create_task(_repeat(measure_once, MEASURE_INTERVAL_SECONDS), name="measurements"),
+        asyncio.create_task(_repeat(measure_lags, LAG_INTERVAL_SECONDS), name="lags"),
     ]
     if context.outbox is not None:
-        tasks.append(asyncio.create_task(_send(context.outbox), name="authorization outbox"))
+        tasks.append(asyncio.create_task(_send(context.outbox), name=_OUTBOX))
     if plan.limiter is not None:
         tasks.append(asyncio.create_task(_repeat(plan.limiter.forget, BUCKET_INTERVAL_SECONDS), name="buckets of callers"))
     try:
@@ -95,9 +101,18 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
         await _once(lambda: write_denials(context, all_of_them=True), "denied attempts")
 
 
+async def _measure_lags(sealer: Sealer, broken: set[UUID], outbox: Outbox | None) -> None:
+    CHAINS_BROKEN.set(len(sealer.broken | broken))
+    SEAL_LAG.set(await sealer.lag_seconds())
+    if outbox is not None:
+        OUTBOX_LAG.set(await outbox.lag_seconds())
+
+
 async def _repeat(job: Callable[[], Awaitable[Any]], pause_seconds: float) -> None:
+    name = asyncio.current_task().get_name()  # type: ignore[union-attr] # runs as a task
+    expect_job(name)
     while True:
-        await _once(job, asyncio.current_task().get_name())  # type: ignore[union-attr] # runs as a task
+        await _once(job, name)
         if not pause_seconds:
             return
         await asyncio.sleep(pause_seconds)
@@ -105,8 +120,9 @@ async def _repeat(job: Callable[[], Awaitable[Any]], pause_seconds: float) -> No
 
 async def _send(outbox: Outbox) -> None:
     """At once after a commit that has written something down, and every second: another process may have ended before it sent."""
+    expect_job(_OUTBOX)
     while True:
-        await _once(outbox.send, "authorization outbox")
+        await _once(outbox.send, _OUTBOX)
         await outbox.wait(OUTBOX_INTERVAL_SECONDS)
 
 
@@ -114,4 +130,7 @@ async def _once(job: Callable[[], Awaitable[Any]], name: str) -> None:
     try:
         await job()
     except Exception:  # noqa: BLE001 - a job that fails is tried again; the service goes on
+        count_job(name, succeeded=False)
         _log.exception("job failed: %s", name)
+    else:
+        count_job(name, succeeded=True)

@@ -6,14 +6,16 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.types import Lifespan
 
 from app.api import RESOURCES
 from app.audit.chain import ChainKeys
@@ -37,6 +39,7 @@ from app.db.engine import Database, PoolLimits, SecondWall
 from app.db.filesystems import network_kind
 from app.db.migrations import migrate, require_head
 from app.db.roles import create_roles, require_roles
+from app.db.tracing import trace_statements
 from app.db.urls import DatabaseURLError, read_url
 from app.http import docs, ops, well_known
 from app.http.faults import FaultMiddleware
@@ -51,6 +54,7 @@ from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
 from app.limits.buckets import LocalLimiter
 from app.limits.shared import SharedLimiter
+from app.observability.tracing import is_untraced
 from app.settings import (
     AuthorizationEngine,
     AuthorizationFallback,
@@ -61,6 +65,9 @@ from app.settings import (
     load_settings,
 )
 from app.unit_of_work import WorkContext
+
+if TYPE_CHECKING:
+    from app.observability.exporting import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -168,6 +175,24 @@ def make_chain_keys(settings: Settings) -> ChainKeys:
     return ChainKeys(settings.audit.key.get_secret_value(), (key.get_secret_value() for key in settings.audit.previous_keys))
 
 
+def make_tracing(settings: Settings) -> "Tracing | None":
+    """What collects and sends spans; None unless the settings ask for it.
+
+    Raises:
+        SettingsError: the packages for it are not installed, or an environment variable of OpenTelemetry cannot be used.
+    """
+    if not settings.telemetry.traces:
+        return None
+    try:
+        from app.observability.exporting import Tracing  # noqa: PLC0415 - an extra
+
+        return Tracing(version(ops.DISTRIBUTION))
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error.name} is missing: install saasbase-server[otel]") from None
+    except ValueError as error:  # the libraries read some variables when they are imported
+        raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error}") from None
+
+
 async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
@@ -194,7 +219,10 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         UnguardedRouteError: a route was declared without a guard.
     """
     settings = settings or load_settings()
+    tracing = make_tracing(settings)
     runtime = make_runtime(settings, actor_resolver)
+    if tracing is not None:
+        trace_statements(runtime.context.database, tracing.provider.get_tracer("saasbase"))
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
     _require_guards(routes)
     sweep_min_age = timedelta(seconds=settings.storage.sweep_min_age_seconds)
@@ -206,28 +234,19 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         try:
             await prepare_schema(runtime.context.database)
             await runtime.store.open()
-            async with run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan):
+            jobs = run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan)
+            async with jobs, _serve_operations(app, settings):
                 yield
                 await runtime.traffic.wait_until_over(BREAK_OFF_SECONDS)
         finally:
             await close_runtime(runtime)
+            if tracing is not None:
+                await tracing.aclose()
 
-    app = FastAPI(title="SaaSBase Server", version=version(ops.DISTRIBUTION), docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.runtime = runtime
-    app.router.routes.append(RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
+    app = _make_shell(settings, runtime, has_operations=not settings.web.ops_port, tracing=tracing, lifespan=lifespan)
+    app.router.routes.insert(0, RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
     if settings.web.enabled:
         app.include_router(well_known.router)
-    app.include_router(ops.router)
-    if settings.web.metrics:
-        app.include_router(ops.metrics_router)
-    app.include_router(docs.router)
-    app.mount(docs.PREFIX, docs.static_files, name="static")
-    app.add_middleware(FaultMiddleware, traffic=runtime.traffic, body_idle_seconds=settings.web.body_idle_seconds)
-    if settings.web.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
-    app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
-    for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
-        app.add_exception_handler(error, handle_error)
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
@@ -237,6 +256,64 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way
     return app
+
+
+def _make_shell(
+    settings: Settings,
+    runtime: Runtime,
+    *,
+    has_operations: bool,
+    tracing: "Tracing | None" = None,
+    lifespan: Lifespan[FastAPI] | None = None,
+) -> FastAPI:
+    """An application with the health routes, and what is for operators and developers unless another port has that."""
+    has_docs = has_operations and settings.web.docs
+    app = FastAPI(
+        telemetry=_telemetry_of(tracing),
+        title="SaaSBase Server",
+        version=version(ops.DISTRIBUTION),
+        openapi_url=docs.OPENAPI if has_docs else None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.runtime = runtime
+    app.include_router(ops.router)
+    if has_operations and settings.web.metrics:
+        app.include_router(ops.metrics_router)
+    if has_docs:
+        app.include_router(docs.router)
+        app.mount(docs.PREFIX, docs.static_files, name="static")
+    app.add_middleware(FaultMiddleware, traffic=runtime.traffic, body_idle_seconds=settings.web.body_idle_seconds)
+    if settings.web.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
+    app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
+    for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
+        app.add_exception_handler(error, handle_error)
+    return app
+
+
+def _telemetry_of(tracing: "Tracing | None") -> TelemetryConfig:
+    """Of what FastAPI can tell by itself the spans of requests, and nothing that variables of the environment could add."""
+    nothing_else: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
+    if tracing is None:
+        return {**nothing_else, "tracing": False}
+    return {**nothing_else, "tracing": True, "tracer_provider": tracing.provider, "exclude": is_untraced}
+
+
+@asynccontextmanager
+async def _serve_operations(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    """While the block lasts, the port for operators and developers, if there is to be one."""
+    if not settings.web.ops_port:
+        yield
+        return
+    from app.http.ops_port import serve_beside  # noqa: PLC0415 - the server is not needed by who brings his own
+
+    second = _make_shell(settings, app.state.runtime, has_operations=True)
+    second.state.is_read_only = True
+    second.openapi = app.openapi  # type: ignore[method-assign] # FastAPI's documented way
+    async with serve_beside(second, settings.web.ops_host, settings.web.ops_port):
+        yield
 
 
 def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None) -> Runtime:

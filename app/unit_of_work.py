@@ -29,7 +29,7 @@ from app.db.engine import Database
 from app.db.tenancy import TenantSession
 from app.db.visibility import confine_to
 from app.models import AuditEvent
-from app.observability.metrics import FORBIDDEN, NOT_FOUND
+from app.observability.metrics import ALLOWED, FORBIDDEN, NOT_FOUND
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class UnitOfWork:
         self.identity = identity
         self.origin = origin
         self.expected_revision: int | None = None
+        # Where the actor was admitted, or forbidden what he asked for: what a caller may know, so that a log line may name it.
+        self.organization_id: UUID | None = None
         self._context = context
         self._events: list[dict[str, Any]] = []
         self._listed: list[tuple[str, Asker, Action]] = []
@@ -154,6 +156,7 @@ class UnitOfWork:
         if target.actions.isdisjoint(actions) and not target.concerns_only_the_actor:
             self._note_denial(target, actions[0].value)
             raise self._hidden() if is_secret else self._refusal(target, actions[0])
+        ALLOWED.inc()
         self._target = target
         self.pin(target.organization_id)
 
@@ -173,6 +176,7 @@ class UnitOfWork:
                 if not await self._context.policy.holds_anywhere(connection, self.identity.asker, action, now()):
                     raise self._hidden()
         self.confine_lists(action)
+        ALLOWED.inc()
 
     def admit_survey(self, actor: Actor, action: Action) -> None:
         """Let the actor list what another may take the action on, as far as he himself manages members there."""
@@ -193,6 +197,7 @@ class UnitOfWork:
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
         self._tenant_session.pin_tenant(organization_id)
+        self.organization_id = organization_id
 
     def use_jobs_role(self) -> None:
         """Run the transaction, which has not begun, as the role for jobs: only that one may remove events."""
@@ -321,6 +326,7 @@ class UnitOfWork:
     def _refusal(self, target: Located, action: Action) -> AppError:
         if self.identity.is_anonymous or not target.is_readable:
             return self._hidden()
+        self.organization_id = target.organization_id
         return ForbiddenError(f"{self.actor.subject} may not {action.value} here.")
 
     def _hidden(self) -> AppError:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, Table, Update, Uuid, bindparam, exists, insert, or_, select, update
+from sqlalchemy import BigInteger, Row, Select, Table, Update, Uuid, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy import cast as cast_to
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -51,27 +51,34 @@ class Sealer:
     def __init__(self, database: Database, keys: ChainKeys) -> None:
         self._database = database.for_jobs  # what concerns every tenant is done by who sees every tenant
         self._keys = keys
-        self._broken: set[UUID] = set()
+        self.broken: set[UUID] = set()  # organizations whose events wait, because their chain is
+
+    async def lag_seconds(self) -> float:
+        """How old the oldest event is that is not sealed; 0 when there is none. A probe of an index for each organization that waits."""
+        async with self._database.open_read() as connection:
+            oldest = (await connection.execute(_oldest_unsealed())).scalar_one()
+        return max((now() - oldest).total_seconds(), 0) if oldest is not None else 0
 
     async def seal(self) -> int:
         """Seal everything that is committed now; returns how many events. A chain that is broken stays as it is, and is logged once."""
         async with self._database.open_read() as connection:
             waiting = (await connection.execute(_WAITING)).scalars().all()
+        self.broken.intersection_update(waiting)  # another process may have gone on with a chain that was mended
         sealed = 0
         for organization_id in waiting:
             try:
                 while count := await self._seal_batch(organization_id):
                     sealed += count
             except BrokenChainError as error:
-                if organization_id not in self._broken:
-                    self._broken.add(organization_id)
+                if organization_id not in self.broken:
+                    self.broken.add(organization_id)
                     _log.error("the audit chain of organization %s is broken, nothing more of it is sealed: %s", organization_id, error)
             except _UnsealableError:
                 _log.warning(
                     "events of organization %s went away while they were being sealed; the others are sealed next time", organization_id
                 )
             else:
-                self._broken.discard(organization_id)
+                self.broken.discard(organization_id)
         return sealed
 
     async def write_checkpoints(self) -> int:
@@ -154,6 +161,20 @@ class Sealer:
             if not number % STRIDE:
                 await asyncio.sleep(0)
         return places
+
+
+def _oldest_unsealed() -> Select[Any]:
+    """Goes from organization to organization in the index of what is not sealed: behind a broken chain very many events may wait.
+
+    Everything is asked for in the order of that index, and as a range of it, or SQLite would take another one that holds what is sealed.
+    """
+    of_, at = _EVENTS.c.organization_id, _EVENTS.c.occurred_at
+    first = select(of_).where(_EVENTS.c.position.is_(None)).order_by(of_, at).limit(1)
+    waiting = select(first.scalar_subquery().label("organization_id")).cte("waiting", recursive=True)
+    following = first.where(of_ > waiting.c.organization_id).correlate(waiting).scalar_subquery()
+    waiting = waiting.union_all(select(following).where(waiting.c.organization_id.is_not(None)))
+    oldest = first.with_only_columns(at).where(of_ >= waiting.c.organization_id).correlate(waiting).scalar_subquery()
+    return select(func.min(oldest)).select_from(waiting)
 
 
 def _seal_statement() -> Update:

@@ -59,6 +59,12 @@ class Outbox:
         finally:
             self._awake.clear()
 
+    async def lag_seconds(self) -> float:
+        """How old the oldest change is that waits to be sent; 0 when none does."""
+        async with self._database.open_read() as connection:
+            oldest = (await connection.execute(select(_UNSENT.c.created_at).order_by(_UNSENT.c.seq).limit(1))).scalar_one_or_none()
+        return max((now() - oldest).total_seconds(), 0) if oldest is not None else 0
+
     async def send(self) -> int:
         """Send everything there is now; returns how many changes were sent. What OpenFGA does not take stays, and is tried again."""
         async with self._database.open_read() as connection:

@@ -11,6 +11,7 @@ from app.blobs.store import BlobStore
 from app.core.clock import now
 from app.db.engine import Database
 from app.models import DocumentVersion
+from app.observability.metrics import REMOVED, SWEPT
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ async def sweep(database: Database, store: BlobStore, min_age: timedelta) -> Swe
             if uri not in named:
                 await store.delete(uri)
                 removed += 1
+                REMOVED.inc()
         examined += len(uris)
+        SWEPT.inc(len(uris))
     if removed:
         _log.info("sweeper removed %d of %d contents", removed, examined)
     return Sweep(examined, removed)

@@ -3,15 +3,18 @@
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from app.cli.root import read_settings, run
+from app.cli.root import fail, read_settings, run
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+# A worker that says nothing for so long is replaced. On a busy machine it takes several seconds until one has started to speak.
+WORKER_SILENCE_SECONDS: Final = 30
 
 
 def serve(
@@ -24,13 +27,15 @@ def serve(
 
     from app.cli.stopping import run_server
     from app.http.connection import PatientProtocol
-    from app.main import make_database, make_openfga_client, make_store, prepare_schema
+    from app.main import make_database, make_openfga_client, make_store, make_tracing, prepare_schema
     from app.observability.metrics import shared_folder
     from app.settings import AuthorizationEngine
 
     settings = read_settings()
 
     async def prepare() -> None:
+        if (tracing := make_tracing(settings)) is not None:  # that it can be had; each process has its own
+            await tracing.aclose()
         if settings.authz.engine is AuthorizationEngine.OPENFGA:
             await make_openfga_client(settings).aclose()  # that it is configured; whether it answers is asked when it is needed
         database, store = make_database(settings), make_store(settings)
@@ -42,6 +47,7 @@ def serve(
             await store.aclose()
 
     run(prepare())
+    _require_second_port(settings, port)
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
     config = uvicorn.Config(
         "app.cli.serving:make_app",
@@ -57,9 +63,25 @@ def serve(
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=settings.web.shutdown_seconds,
+        timeout_worker_healthcheck=WORKER_SILENCE_SECONDS,
     )
     with shared_folder() if settings.web.metrics and workers > 1 else nullcontext():
         run_server(config)
+
+
+def _require_second_port(settings: Settings, port: int) -> None:
+    """Every worker process opens it for itself, and would fail for itself."""
+    from app.http.ops_port import listen
+
+    second = settings.web.ops_port
+    if not second:
+        return
+    if second == port:
+        fail(f"SAASBASE_WEB__OPS_PORT: {second} is the port of the API")
+    try:
+        listen(settings.web.ops_host, second, shared=False).close()
+    except OSError as error:
+        fail(f"SAASBASE_WEB__OPS_PORT: cannot listen on {settings.web.ops_host}:{second}: {error.strerror}")
 
 
 def make_app() -> "ASGIApp":
@@ -113,7 +135,9 @@ def sweep(
 
 
 def _greeting(settings: Settings, host: str, port: int) -> str:
-    lines = [f"SaaSBase Server  http://{host}:{port}/docs"]
+    web = settings.web
+    place = f"{web.ops_host}:{web.ops_port}" if web.ops_port else f"{host}:{port}"
+    lines = [f"SaaSBase Server  http://{place}/docs" if web.docs else f"SaaSBase Server  http://{host}:{port}"]
     header, trusted = settings.actor.header, settings.actor.trusted_proxies
     if trusted:
         lines.append(f"Who is calling:  the header '{header}: user:alice', believed from {', '.join(map(str, trusted))}")

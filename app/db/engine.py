@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, event, text
+from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.exc import TimeoutError  # noqa: A004 - the pool's, which is no other
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
@@ -145,6 +145,13 @@ class Database:
             found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
             return found
 
+    @property
+    def engines(self) -> list[Engine]:
+        """All there are, also those for jobs, for who listens to them: one for each pool, because a view of an engine is heard by it."""
+        ours = [engine.sync_engine for engine in (self.reader, self.writer)]
+        found = list({id(engine.pool): engine for engine in ours}.values())
+        return found if self.for_jobs is self else [*found, *self.for_jobs.engines]
+
     def count_connections(self) -> tuple[int, int]:
         """How many connections are in use, and how many may be."""
         pools = [pool for pool in {self.writer.pool, self.reader.pool} if isinstance(pool, QueuePool)]
@@ -158,6 +165,7 @@ class Database:
             pool_timeout=self.limits.checkout_seconds,
             connect_args={"timeout": self.limits.lock_seconds},
             json_serializer=partial(json.dumps, ensure_ascii=False),  # as it is read, so that it can be searched
+            hide_parameters=True,  # what a caller sent stands in no error's text, and so in no log line
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
@@ -189,6 +197,7 @@ class Database:
             pool_timeout=self.limits.checkout_seconds,
             pool_use_lifo=True,
             connect_args=options,
+            hide_parameters=True,
         )
         if self.row_level_security:
             event.listen(engine.sync_engine, "checkout", forget)

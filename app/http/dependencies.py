@@ -34,7 +34,10 @@ async def open_work(request: Request) -> AsyncIterator[UnitOfWork]:
         correlation_id=info.correlation_id,
     )
     async with open_unit_of_work(runtime.context, identity, origin, is_read_only=request.method in READING_METHODS) as work:
-        yield work
+        try:
+            yield work
+        finally:
+            info.organization_id = str(work.organization_id) if work.organization_id is not None else None
 
 
 async def _identify(runtime: Runtime, credentials: Credentials, address: str | None, info: RequestInfo) -> Identity:

@@ -10,6 +10,7 @@ from starlette.staticfiles import StaticFiles
 
 STATIC: Final = Path(__file__).parent / "static"
 PREFIX: Final = "/static"
+OPENAPI: Final = "/openapi.json"
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; frame-ancestors 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -26,7 +27,7 @@ async def show_docs(request: Request) -> HTMLResponse:
     """Swagger UI over this service's own OpenAPI document."""
     root = request.scope.get("root_path", "")
     options = {
-        "url": f"{root}/openapi.json",
+        "url": f"{root}{OPENAPI}",
         "dom_id": "#swagger-ui",
         "deepLinking": True,
         "persistAuthorization": True,
@@ -35,6 +36,8 @@ async def show_docs(request: Request) -> HTMLResponse:
         "docExpansion": "list",
         "validatorUrl": None,
     }
+    if getattr(request.app.state, "is_read_only", False):  # the API is on another port, where this page may not reach
+        options["supportedSubmitMethods"] = []
     body = f"""<div id="swagger-ui"></div>
 <script src="{root}{PREFIX}/swagger-ui-bundle.js"></script>
 <script>SwaggerUIBundle({json.dumps(options)})</script>"""
@@ -47,7 +50,7 @@ async def show_redoc(request: Request) -> HTMLResponse:
     root = request.scope.get("root_path", "")
     body = f"""<div id="redoc"></div>
 <script src="{root}{PREFIX}/redoc.standalone.js"></script>
-<script>Redoc.init({json.dumps(f"{root}/openapi.json")}, {{disableSearch: true}}, document.getElementById("redoc"))</script>"""
+<script>Redoc.init({json.dumps(f"{root}{OPENAPI}")}, {{disableSearch: true}}, document.getElementById("redoc"))</script>"""
     return _page(root, "API reference", body)
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 
+from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.limits import headers_of
@@ -10,8 +11,23 @@ from app.http.protections import protections_of
 from app.http.requests import RequestInfo, request_info
 from app.http.traffic import Traffic
 from app.observability.metrics import REQUESTS_IN_FLIGHT, observe_request
+from app.observability.tracing import describe, span_of_request, trace_id_of
 
 _access = logging.getLogger("app.access")
+
+
+def _route_of(scope: Scope) -> str | None:
+    return getattr(scope.get("route"), "path", None)
+
+
+def _describe(span: Span, scope: Scope, info: RequestInfo) -> None:
+    told = {
+        "request_id": info.request_id,
+        "actor": info.actor,
+        "on_behalf_of": info.on_behalf_of,
+        "organization_id": info.organization_id,
+    }
+    describe(span, scope["method"], _route_of(scope), told)
 
 
 class EdgeMiddleware:
@@ -29,10 +45,13 @@ class EdgeMiddleware:
             return
         started = time.perf_counter()
         info = request_info(scope)
+        span = span_of_request(scope)
+        info.trace_id = trace_id_of(span) or info.trace_id
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
+                _describe(span, scope, info)
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", info.request_id.encode()),
@@ -50,8 +69,10 @@ class EdgeMiddleware:
             await self._app(scope, receive, send_marked)
         finally:
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", None)
             self._traffic.end()
+            route = _route_of(scope)
+            if not info.status:
+                _describe(span, scope, info)
             REQUESTS_IN_FLIGHT.dec()
             observe_request(scope["method"], route, info.status, seconds)
             self._write_access_line(scope, info, route, seconds)
@@ -65,13 +86,15 @@ class EdgeMiddleware:
             route or "-",
             info.status,
             extra={
-                "request_id": info.request_id,
-                "correlation_id": info.correlation_id,
                 "actor": info.actor,
                 "on_behalf_of": info.on_behalf_of,
+                "organization_id": info.organization_id,
+                "duration_ms": round(seconds * 1000, 2),
+                "request_id": info.request_id,
+                "correlation_id": info.correlation_id,
+                "trace_id": info.trace_id,
                 "method": scope["method"],
                 "route": route,
                 "status": info.status,
-                "duration_ms": round(seconds * 1000, 2),
             },
         )

@@ -23,6 +23,7 @@ class RequestInfo:
 
     request_id: str
     correlation_id: str | None
+    trace_id: str | None = None
     actor: str | None = None
     on_behalf_of: str | None = None
     organization_id: str | None = None
@@ -37,12 +38,14 @@ def request_info(scope: Scope) -> RequestInfo:
         return info
     headers = Headers(scope=scope)
     given = headers.get("x-request-id", "")
-    info = RequestInfo(given if _REQUEST_ID.fullmatch(given) else uuid4().hex, _correlation_of(headers))
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    trace_id = trace.group(1) if trace else None
+    info = RequestInfo(given if _REQUEST_ID.fullmatch(given) else uuid4().hex, _correlation_of(headers, trace_id), trace_id)
     scope[_SCOPE_KEY] = info
     return info
 
 
-def _correlation_of(headers: Headers) -> str | None:
+def _correlation_of(headers: Headers, trace_id: str | None) -> str | None:
     given = headers.get("x-correlation-id")
     if given is not None:
         try:
@@ -50,5 +53,4 @@ def _correlation_of(headers: Headers) -> str | None:
         except (InvalidTextError, UnicodeDecodeError):
             return None
         return None if "/" in correlation else correlation  # by-correlation/{correlation_id} could not find it
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return trace.group(1) if trace else None
+    return trace_id

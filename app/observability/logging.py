@@ -24,7 +24,8 @@ def configure_logging(level: str, *, as_json: bool) -> None:
     logging.getLogger("uvicorn.access").disabled = True  # the edge writes a better line
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question to another server
+    for name in ("httpx", "urllib3"):  # a line for each question to another server
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,11 +46,12 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time, level, message, and what was given beside it."""
+    """Time, level, message, and what was given beside it that the message does not say."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        extra = " ".join(f"{key}={value}" for key, value in _extra(record).items() if value is not None)
+        told = (None, *(record.args if isinstance(record.args, tuple) else ()))
+        extra = " ".join(f"{key}={value}" for key, value in _extra(record).items() if value not in told)
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname:<7} {record.getMessage()}" + (f"  {extra}" if extra else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

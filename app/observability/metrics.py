@@ -64,18 +64,72 @@ RATE_LIMITED: Final = Counter(
     "saasbase_rate_limited_requests", "Requests that were answered 429 because their caller had sent too many.", registry=_registry
 )
 
-_denials = Counter(
-    "saasbase_authorization_denials",
-    "Requests refused for want of a right: forbidden, or not_found, which is also what is really absent.",
-    ("reason",),
+_decisions = Counter(
+    "saasbase_authorization_decisions",
+    "What was decided about requests: allowed, forbidden, or not_found, which is also what is really absent.",
+    ("outcome",),
     registry=_registry,
 )
-FORBIDDEN: Final = _denials.labels("forbidden")
-NOT_FOUND: Final = _denials.labels("not_found")
+ALLOWED: Final = _decisions.labels("allowed")
+FORBIDDEN: Final = _decisions.labels("forbidden")
+NOT_FOUND: Final = _decisions.labels("not_found")
 
 DECIDED_BY_SQL: Final = Counter(
     "saasbase_authorization_fallbacks", "Decisions the database took because OpenFGA did not answer.", registry=_registry
 )
+
+# What all workers measure of the one database: the newest measurement counts, and none of a worker that is no more.
+OUTBOX_LAG: Final = Gauge(
+    "saasbase_authorization_outbox_lag_seconds",
+    "Age of the oldest change of grants that OpenFGA has not been told; 0 when there is none.",
+    multiprocess_mode="livemostrecent",
+    registry=_registry,
+)
+SEAL_LAG: Final = Gauge(
+    "saasbase_audit_seal_lag_seconds",
+    "Age of the oldest audit event that is not sealed; 0 when there is none.",
+    multiprocess_mode="livemostrecent",
+    registry=_registry,
+)
+CHAINS_BROKEN: Final = Gauge(
+    "saasbase_audit_chains_broken",
+    "Audit chains that were found broken where events wait to be sealed or pruned, and wait on.",
+    multiprocess_mode="livemax",  # each worker finds them by itself
+    registry=_registry,
+)
+
+SWEPT: Final = Counter("saasbase_sweeper_examined_contents", "Contents of documents the sweeper has looked at.", registry=_registry)
+REMOVED: Final = Counter("saasbase_sweeper_removed_contents", "Contents no document names, which it has removed.", registry=_registry)
+
+_job_runs = Counter("saasbase_job_runs", "Runs of the service's own jobs that came to their end.", ("name",), registry=_registry)
+_job_failures = Counter("saasbase_job_failures", "Runs that failed; the log says why.", ("name",), registry=_registry)
+_job_success = Gauge(
+    "saasbase_job_last_success_timestamp_seconds",
+    "When a job last came to its end, in seconds since 1970.",
+    ("name",),
+    multiprocess_mode="max",
+    registry=_registry,
+)
+
+
+def expect_job(name: str) -> None:
+    """Say that there is a job of that name: its failures are told from 0 on, so that the first is seen to come."""
+    for counter in (_job_runs, _job_failures):
+        counter.labels(_label_of(name))
+
+
+def count_job(name: str, *, succeeded: bool) -> None:
+    """Count a run of a job that has ended."""
+    label = _label_of(name)
+    if succeeded:
+        _job_runs.labels(label).inc()
+        _job_success.labels(label).set_to_current_time()
+    else:
+        _job_failures.labels(label).inc()
+
+
+def _label_of(job: str) -> str:
+    return job.replace(" ", "_")
 
 
 def observe_request(method: str, route: str | None, status: int, seconds: float) -> None:

@@ -25,6 +25,7 @@ from app.settings.sections import (
     OrganizationSettings,
     Section,
     StorageSettings,
+    TelemetrySettings,
     WebSettings,
 )
 
@@ -85,6 +86,7 @@ class Settings(BaseSettings):
     organizations: OrganizationSettings = OrganizationSettings()
     web: WebSettings = WebSettings()
     limits: LimitSettings = LimitSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -260,6 +260,19 @@ class WebSettings(Section):
     """Comma-separated origins whose pages may call the API from a browser, or * for all; empty = none but its own."""
     hsts_seconds: int = Field(default=0, ge=0, le=2 * MAX_SECONDS)
     """Behind TLS: how long browsers shall come by https only (Strict-Transport-Security); 0 = it is not said."""
+    docs: bool = True
+    """false = no /docs, no /redoc, no /openapi.json."""
+    ops_port: int = Field(default=0, ge=0, le=65535)
+    """Port for /metrics, /docs, /redoc and /openapi.json, which then are on no other, and the health routes; 0 = the port of the API."""
+    ops_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that port is opened on."""
+
+
+class TelemetrySettings(Section):
+    """OpenTelemetry. Where spans go and how many, the standard variables say: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, ..."""
+
+    traces: bool = False
+    """true = requests and their statements are traced; needs the extra saasbase-server[otel]."""
 
 
 class LogFormat(StrEnum):

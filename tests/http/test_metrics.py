@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.anyio
 COUNT = "saasbase_http_request_duration_seconds_count"
 IN_FLIGHT = "saasbase_http_requests_in_flight"
 LIMIT = "saasbase_database_connections_limit"
-DENIALS = "saasbase_authorization_denials_total"
+DECISIONS = "saasbase_authorization_decisions_total"
 
 
 async def metrics_of(service: Service) -> Samples:
@@ -110,19 +111,23 @@ async def test_connections_in_use_are_told_within_a_second(service: Service) -> 
     assert held[f"{name}_limit"] == free[f"{name}_limit"] == limit >= 5
 
 
-async def test_refusals_are_counted_and_the_invisible_like_the_absent(service: Service, alice: Caller, bob: Caller) -> None:
+async def test_decisions_are_counted_and_the_invisible_like_the_absent(service: Service, alice: Caller, bob: Caller) -> None:
     organization = (await alice.new_organization())["id"]
     await alice.grant("ORGANIZATION", organization, "user:bob", "ORG_MEMBER")
     before = await metrics_of(service)
+    await bob.get(f"/organizations/{organization}")
+    await bob.get("/projects")
+    assert growth(before, await metrics_of(service), DECISIONS) == {f'{DECISIONS}{{outcome="allowed"}}': 2}
+    before = await metrics_of(service)
     await bob.patch(f"/organizations/{organization}", {"name": "x"}, 403)
-    assert growth(before, await metrics_of(service), DENIALS) == {f'{DENIALS}{{reason="forbidden"}}': 1}
+    assert growth(before, await metrics_of(service), DECISIONS) == {f'{DECISIONS}{{outcome="forbidden"}}': 1}
     for caller, status in ((service.as_("user:mallory"), 404), (service.as_(None), 401)):
         grown = []
         for path in (f"/organizations/{organization}", f"/organizations/{uuid4()}"):
             before = await metrics_of(service)
             await caller.get(path, status)
-            grown.append(growth(before, await metrics_of(service), DENIALS))
-        assert grown[0] == grown[1] == {f'{DENIALS}{{reason="not_found"}}': 1}
+            grown.append(growth(before, await metrics_of(service), DECISIONS))
+        assert grown[0] == grown[1] == {f'{DECISIONS}{{outcome="not_found"}}': 1}
 
 
 async def test_no_name_id_or_secret_is_told(service: Service, alice: Caller) -> None:
@@ -134,6 +139,14 @@ async def test_no_name_id_or_secret_is_told(service: Service, alice: Caller) -> 
     key = made["api_key"]
     for told in ("alice", "sbk_", key["prefix"], key["id"], made["token"].partition(".")[2], organization["id"], organization["slug"]):
         assert told not in text
+
+
+async def test_every_metric_is_in_the_readme_and_no_other(service: Service) -> None:
+    told = re.findall(r"^# TYPE (\w+)", (await service.client.get("/metrics")).text, re.MULTILINE)
+    section = (Path(__file__).parents[2] / "README.md").read_text().partition("\n## Observe\n")[2].partition("\n## ")[0]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in section.splitlines() if line.startswith("| `")]
+    shown = {name if name.startswith("saasbase_") else names[0].rpartition("_in_use")[0] + name for names in rows for name in names}
+    assert shown == set(told)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -7,6 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.support.answers import events_of, read_problem
@@ -78,10 +80,35 @@ async def test_every_request_has_one_line_in_the_access_log(alice: Caller, servi
     assert [(line["method"], line["route"], line["status"], line["actor"]) for line in lines] == [
         (method, route, status, actor) for method, _, route, status, actor in requests
     ]
+    assert [line["organization_id"] for line in lines] == [organization["id"], organization["id"], None, None, None, None]
     for number, line in enumerate(lines):
         assert (line["request_id"], line["correlation_id"]) == (f"r{number}", f"c{number}")
         assert 0 < line["duration_ms"] < 10_000
-        assert organization["id"] not in str(line), "a line names the route, not what was asked for"
+        assert f"/{organization['id']}" not in str(line), "a line names the route, not what was asked for"
+
+
+async def test_a_line_names_the_organization_to_who_may_know_it(
+    service: Service, alice: Caller, bob: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a caller was admitted, or is forbidden what he sees; not where he is told that there is nothing."""
+    caplog.set_level(logging.INFO, "app.access")
+    organization = (await alice.new_organization())["id"]
+    project = (await alice.new_project(organization))["id"]
+    await alice.grant("ORGANIZATION", organization, "user:bob", "ORG_MEMBER")
+    await bob.get(f"/projects/{project}")
+    await bob.delete(f"/projects/{project}", 403)
+    await service.as_("user:mallory").get(f"/projects/{project}", 404)
+    await service.as_(None).get(f"/projects/{project}", 401)
+    await alice.get("/projects")
+    found = [(line["actor"], line["status"], line["organization_id"]) for line in access_lines(caplog)]
+    assert found == [
+        *[("user:alice", 201, organization)] * 3,
+        ("user:bob", 200, organization),
+        ("user:bob", 403, organization),
+        ("user:mallory", 404, None),
+        ("service:anonymous", 401, None),
+        ("user:alice", 200, None),
+    ]
 
 
 async def test_no_secret_reaches_the_log(service: Service, alice: Caller, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,6 +119,16 @@ async def test_no_secret_reaches_the_log(service: Service, alice: Caller, caplog
     await alice.post("/organizations", {"slug": "a", "metadata": {"password": "hidden"}})
     assert len(access_lines(caplog)) == 3
     assert all("hidden" not in str(vars(record)) for record in caplog.records if record.name.startswith("app"))
+
+
+async def test_no_value_stands_in_the_text_of_a_database_error(service: Service) -> None:
+    database = service.runtime.context.database
+    for engine in (database.reader, database.writer, database.for_jobs.writer):
+        async with engine.connect() as connection:
+            with pytest.raises(SQLAlchemyError) as raised:
+                await connection.execute(text("SELECT nothing WHERE 'x' = :value"), {"value": "hidden"})
+        assert "SELECT nothing" in str(raised.value)
+        assert "hidden" not in str(raised.value).replace("hidden due to hide_parameters", "")
 
 
 async def test_every_answer_forbids_guessing_its_type(service: Service, alice: Caller) -> None:

@@ -29,12 +29,12 @@ async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionR
     """Prune the sealed events of every organization whose days are over; returns how many.
 
     Days are whole days in UTC, so an organization is pruned, and that recorded, once a day. Several processes may do it at once.
-    What a broken chain holds stays, and is logged once: ``broken`` has the organizations for which that is done.
+    What a broken chain holds stays, and is logged once: ``broken`` has the organizations of which that is so.
     """
     today = now().replace(hour=0, minute=0, second=0, microsecond=0)
     async with context.database.for_jobs.open_read() as connection:
         chosen = (await connection.execute(select(AuditRetention.retention_days).distinct())).scalars().all()
-    pruned = 0
+    pruned, still_broken = 0, set[UUID]()
     for own in (None, *chosen):
         days = rules.effective_days(own)
         if days is None:
@@ -45,11 +45,11 @@ async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionR
                 while count := await _prune_batch(context, keys, organization_id, until):
                     pruned += count
             except BrokenChainError as error:
+                still_broken.add(organization_id)
                 if organization_id not in broken:
                     broken.add(organization_id)
                     _log.error("events of organization %s are past their retention and stay: %s", organization_id, error)
-            else:
-                broken.discard(organization_id)
+    broken.intersection_update(still_broken)
     return pruned
 
 

@@ -1,0 +1,60 @@
+"""The log of a running service: for a person in a terminal, for a machine elsewhere, and as it is told."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.cli import command, environment
+from tests.support.postgres import free_port
+from tests.support.server import run_server
+
+
+def read_terminal(leader: int, process: subprocess.Popen[bytes], until: str) -> str:
+    """What stands in the terminal once that does."""
+    text, deadline = "", time.monotonic() + 30
+    while until not in text:
+        assert time.monotonic() < deadline, text
+        assert process.poll() is None, text
+        text += os.read(leader, 65536).decode()
+    return text
+
+
+def serve_in_terminal(folder: Path, **settings: str) -> str:
+    """Serve in a terminal, ask one thing, and return what the terminal shows."""
+    port, (leader, follower) = free_port(), pty.openpty()
+    settings = {"SAASBASE_ACTOR__TRUSTED_PROXIES": "127.0.0.1/32", **settings}
+    process = subprocess.Popen(
+        command("serve", "--port", str(port)), cwd=folder, env=environment(**settings), stdin=follower, stdout=follower, stderr=follower
+    )
+    os.close(follower)
+    try:
+        shown = read_terminal(leader, process, "Uvicorn running")
+        httpx.get(f"http://127.0.0.1:{port}/api/me", headers={"X-SaaSBase-Actor": "user:alice", "X-Request-ID": "r1"}).raise_for_status()
+        return shown + read_terminal(leader, process, "r1")
+    finally:
+        process.terminate()
+        process.wait(30)
+        os.close(leader)
+
+
+def test_a_terminal_shows_lines_for_a_person(tmp_path: Path) -> None:
+    line = serve_in_terminal(tmp_path).splitlines()[-1]
+    assert re.match(r"\d\d:\d\d:\d\d INFO    GET /api/me 200  actor=user:alice duration_ms=[\d.]+ request_id=r1", line), line
+
+
+def test_a_terminal_shows_what_was_asked_for(tmp_path: Path) -> None:
+    line = json.loads(serve_in_terminal(tmp_path, SAASBASE_LOG__FORMAT="json").splitlines()[-1])
+    assert (line["message"], line["actor"], line["level"]) == ("GET /api/me 200", "user:alice", "INFO")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("INFO", True), ("WARNING", False)])
+def test_the_level_decides_what_is_written(tmp_path: Path, level: str, shown: bool) -> None:
+    with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, SAASBASE_LOG__LEVEL=level, SAASBASE_LOG__FORMAT="console") as server:
+        assert ("GET /readyz 200" in server.log) is shown
