@@ -70,7 +70,9 @@ async def test_a_filter_without_a_text_filters_nothing(alice: Caller, project: A
 
 async def test_spans_come_in_a_list(alice: Caller, project: Any) -> None:
     path = f"/projects/{project['id']}/otlp/v1/traces"
-    for wrong in ({}, "", 0, False):
+    refused: list[Any] = [{}, "", 0, False]
+    for wrong in refused:
         await alice.post(path, {"resourceSpans": wrong}, 400)
-    for none in ({"resourceSpans": None}, {"resourceSpans": []}, {}):
-        await alice.post(path, none, 200)
+    taken: list[dict[str, Any]] = [{"resourceSpans": None}, {"resourceSpans": []}, {}]
+    for nothing in taken:
+        await alice.post(path, nothing, 200)
