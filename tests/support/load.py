@@ -40,12 +40,12 @@ class Load:
     async def wait_for(self, count: int) -> None:
         """Wait until that many more changes were acknowledged."""
         wanted = self.succeeded + count
-        await _wait_until(lambda: self.succeeded >= wanted)
+        await self._wait_until(lambda: self.succeeded >= wanted)
 
     async def wait_for_refusals(self, count: int) -> None:
         """Wait until that many more were refused."""
         wanted = self.refused.total() + count
-        await _wait_until(lambda: self.refused.total() >= wanted)
+        await self._wait_until(lambda: self.refused.total() >= wanted)
 
     async def finish(self) -> None:
         """Let nobody begin anything more, and wait for what was begun."""
@@ -90,6 +90,14 @@ class Load:
         for document_id in self.deleted:
             assert (await self.client.get(f"/documents/{document_id}")).status_code == 404
 
+    async def _wait_until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not holds():
+                for writer in self._writers:
+                    if writer.done():
+                        writer.result()  # raises what it met
+                await asyncio.sleep(0.01)
+
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response | None:
         """The answer, or None for a refusal, which is a problem and says when to come again."""
         answer = await self.client.request(method, path, **options)
@@ -101,12 +109,6 @@ class Load:
         self.refused[answer.status_code, answer.json()["code"]] += 1
         await asyncio.sleep(0.02)
         return None
-
-
-async def _wait_until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

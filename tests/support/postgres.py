@@ -90,7 +90,7 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Stop it, and remove what it held."""
-        self._end(signal.SIGTERM)
+        self._end(signal.SIGINT)  # fast: whoever is still connected is not waited for
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self, how: signal.Signals) -> None:
