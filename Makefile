@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help run test install lint format conformance lock clean
+.PHONY: help run test install lint format conformance replicas fuzz lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,12 @@ format: $(DEV) ## format and fix what can be fixed
 
 conformance: $(DEV) ## black-box checks of the HTTP contract against a started server
 	@bash .ci/conformance
+
+replicas: $(DEV) ## the same against two processes behind nginx, with PgBouncer, PostgreSQL and Swift
+	@$(BIN)/python -m tests.support.with_replicas $(BIN)/python tests/conformance/contract_scenarios.py
+
+fuzz: $(DEV) ## what the OpenAPI document allows and forbids, sent to a started server by schemathesis
+	@$(BIN)/python -m tests.fuzz
 
 lock: $(DEV) ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml --extra otel -o requirements.lock

@@ -19,7 +19,7 @@ from app.db.migrations import migrate
 from app.http.runtime import Runtime
 from app.main import create_app
 from app.settings import Settings
-from tests.support import openfga
+from tests.support import disks, openfga, replicas
 from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles, section_of
 from tests.support.openfga import OpenFGAServer, run_openfga
 from tests.support.postgres import run_postgres
@@ -243,6 +243,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what did not run, and why."""
     if not openfga.is_expected():
         terminalreporter.write_line(f"without OpenFGA: this machine has neither it nor Go ({openfga.INSTALL})", yellow=True)
+    if not disks.are_expected():
+        terminalreporter.write_line("without full disks: on this machine these tests may not mount one", yellow=True)
+    if not replicas.are_expected():
+        terminalreporter.write_line("without replicas: this machine has no nginx or no PgBouncer", yellow=True)
 
 
 async def _make_postgres_template(server: str) -> None:

@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from app.http.problems import MEDIA_TYPE, STATUS, make_problem
 
-_ORGANIZATION: Final = "01980a3c-0000-7000-8000-000000000001"
-_PROJECT: Final = "01980a3c-0000-7000-8000-000000000002"
-_DOCUMENT: Final = "01980a3c-0000-7000-8000-000000000003"
+ORGANIZATION: Final = "01980a3c-0000-7000-8000-000000000001"
+PROJECT: Final = "01980a3c-0000-7000-8000-000000000002"
+DOCUMENT: Final = "01980a3c-0000-7000-8000-000000000003"
 _VERSION: Final = "01980a3c-0000-7000-8000-000000000004"
-_CALL: Final = "01980a3c-0000-7000-8000-000000000007"
-_EXECUTION: Final = "01980a3c-0000-7000-8000-000000000008"
-_KEY: Final = "01980a3c-0000-7000-8000-00000000000a"
+CALL: Final = "01980a3c-0000-7000-8000-000000000007"
+EXECUTION: Final = "01980a3c-0000-7000-8000-000000000008"
+KEY: Final = "01980a3c-0000-7000-8000-00000000000a"
 _ACCESS: Final = "https://saas.example.com/api/access/v1"
 _MOMENT: Final = "2026-11-20T18:11:56.062552Z"
 
@@ -26,8 +26,8 @@ _VALUES: Final[dict[str, Any]] = {
     "agent_version": "1.4.2",
     "allowed": True,
     "allowed_cidrs": ["203.0.113.0/24"],
-    "api_call_id": _CALL,
-    "api_key_id": _KEY,
+    "api_call_id": CALL,
+    "api_key_id": KEY,
     "auth_method": "header",
     "authorization": "ok",
     "before": False,
@@ -51,17 +51,17 @@ _VALUES: Final[dict[str, Any]] = {
     "deadline_at": None,
     "depth": 0,
     "details": {"name": "Website"},
-    "document_id": _DOCUMENT,
+    "document_id": DOCUMENT,
     "duration_ms": 1250.5,
     "effective": False,
-    "effective_on": {"type": "PROJECT", "id": _PROJECT},
+    "effective_on": {"type": "PROJECT", "id": PROJECT},
     "effective_days": 365,
     "ended_at": _MOMENT,
     "error": None,
     "error_code": "TIMEOUT",
     "error_message": "The model did not answer.",
-    "evaluated_scopes": [{"type": "PROJECT", "id": _PROJECT}],
-    "execution_id": _EXECUTION,
+    "evaluated_scopes": [{"type": "PROJECT", "id": PROJECT}],
+    "execution_id": EXECUTION,
     "executions": 1,
     "expand": True,
     "expires_at": "2099-12-31T23:59:59Z",
@@ -70,7 +70,7 @@ _VALUES: Final[dict[str, Any]] = {
     "gained": ["PROJECT_READ"],
     "granted_at": _MOMENT,
     "granted_by_subject": "user:alice",
-    "granted_on": {"type": "PROJECT", "id": _PROJECT},
+    "granted_on": {"type": "PROJECT", "id": PROJECT},
     "group_id": "devs",
     "has_more": False,
     "hash": "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9",
@@ -79,7 +79,7 @@ _VALUES: Final[dict[str, Any]] = {
     "heartbeat_at": None,
     "idempotency_key": "invoice-4711",
     "inherited": False,
-    "input": {"document": _DOCUMENT},
+    "input": {"document": DOCUMENT},
     "ip": "203.0.113.7",
     "is_active": True,
     "is_complete": True,
@@ -108,16 +108,16 @@ _VALUES: Final[dict[str, Any]] = {
     "only_actions": None,
     "operation": "tag-document",
     "operation_key": "ocr",
-    "organization_id": _ORGANIZATION,
+    "organization_id": ORGANIZATION,
     "outcome": "SUCCESS",
     "output": {"tags": ["invoice"]},
     "overlap_seconds": 86400,
     "page": 0,
     "parent_execution_id": None,
-    "path": [{"subject": "user:bob"}, {"group": "devs"}, {"role": "PROJECT_VIEWER", "on": f"project:{_PROJECT}"}],
+    "path": [{"subject": "user:bob"}, {"group": "devs"}, {"role": "PROJECT_VIEWER", "on": f"project:{PROJECT}"}],
     "position": 4711,
     "prefix": "k3v9x0q2m4ab",
-    "project_id": _PROJECT,
+    "project_id": PROJECT,
     "provenance": {},
     "pruned": 3,
     "read_actions": {"PROJECT": "PROJECT_READ"},
@@ -125,8 +125,8 @@ _VALUES: Final[dict[str, Any]] = {
     "request_id": "5f0c1d6c1a7e4c0f9f6f3f0f2b1d7c9e",
     "request_payload": {"page": 1},
     "requested_at": _MOMENT,
-    "resource": {"type": "PROJECT", "id": _PROJECT},
-    "resource_id": _PROJECT,
+    "resource": {"type": "PROJECT", "id": PROJECT},
+    "resource_id": PROJECT,
     "resource_type": "PROJECT",
     "resource_types": ["ORGANIZATION", "PROJECT", "DOCUMENT", "API_CALL"],
     "responded_at": _MOMENT,
@@ -134,9 +134,9 @@ _VALUES: Final[dict[str, Any]] = {
     "retention_days": 365,
     "revoked_at": None,
     "role": "PROJECT_VIEWER",
-    "root_execution_id": _EXECUTION,
-    "scope": {"type": "PROJECT", "id": _PROJECT},
-    "scope_id": _PROJECT,
+    "root_execution_id": EXECUTION,
+    "scope": {"type": "PROJECT", "id": PROJECT},
+    "scope_id": PROJECT,
     "scope_type": "PROJECT",
     "sealed_at": _MOMENT,
     "session_id": "chat-17",
@@ -152,8 +152,8 @@ _VALUES: Final[dict[str, Any]] = {
     "storage_uri": "disk:7c0e4d6f0b0f4f4d8f5d0a1b2c3d4e5f",
     "sufficient_roles": [],
     "tags": ["invoice"],
-    "target": {"type": "DOCUMENT", "id": _DOCUMENT},
-    "target_id": _DOCUMENT,
+    "target": {"type": "DOCUMENT", "id": DOCUMENT},
+    "target_id": DOCUMENT,
     "target_type": "DOCUMENT",
     "timeout_seconds": 60,
     "token": "sbk_k3v9x0q2m4ab.the-secret-that-is-shown-once",
@@ -171,19 +171,19 @@ _VALUES: Final[dict[str, Any]] = {
 }
 # What a thing is called and which id it has depends on what the operation is about.
 _VALUES_BY_TAG: Final[dict[str, dict[str, Any]]] = {
-    "organizations": {"id": _ORGANIZATION, "name": "Acme"},
-    "projects": {"id": _PROJECT, "name": "Website"},
-    "documents": {"id": _DOCUMENT, "name": "contract.pdf", "metadata": {"kind": "contract"}},
-    "api-calls": {"id": _CALL, "name": "Read the invoice", "status": "COMPLETED", "metadata": {}},
+    "organizations": {"id": ORGANIZATION, "name": "Acme"},
+    "projects": {"id": PROJECT, "name": "Website"},
+    "documents": {"id": DOCUMENT, "name": "contract.pdf", "metadata": {"kind": "contract"}},
+    "api-calls": {"id": CALL, "name": "Read the invoice", "status": "COMPLETED", "metadata": {}},
     "executions": {
         "name": "page-read",
-        "id": _EXECUTION,
+        "id": EXECUTION,
         "status": "COMPLETED",
         "actor": {"type": "AGENT", "id": "tagger"},
         "metadata": {},
     },
     "groups": {"id": "01980a3c-0000-7000-8000-000000000009", "name": "Developers", "metadata": {}},
-    "api-keys": {"id": _KEY, "name": "ci", "metadata": {}, "role": "PROJECT_EDITOR", "actions": ["PROJECT_READ", "DOCUMENT_CREATE"]},
+    "api-keys": {"id": KEY, "name": "ci", "metadata": {}, "role": "PROJECT_EDITOR", "actions": ["PROJECT_READ", "DOCUMENT_CREATE"]},
     "authorization": {
         "type": "USER",
         "id": "bob",
@@ -191,19 +191,19 @@ _VALUES_BY_TAG: Final[dict[str, dict[str, Any]]] = {
         "actions": ["PROJECT_READ"],
         "name": "Acme",
         "api_key": None,
-        "items": [{"type": "PROJECT", "id": _PROJECT}],
-        "organizations": [{"id": _ORGANIZATION, "slug": "acme", "name": "Acme", "roles": ["ORG_MEMBER"]}],
+        "items": [{"type": "PROJECT", "id": PROJECT}],
+        "organizations": [{"id": ORGANIZATION, "slug": "acme", "name": "Acme", "roles": ["ORG_MEMBER"]}],
         "status": 404,
         "code": "not_found",
         "detail": "There is no such resource, or you may not see it.",
     },
     "authzen": {
         "type": "project",
-        "id": _PROJECT,
+        "id": PROJECT,
         "name": "PROJECT_READ",
         "subject": {"type": "user", "id": "bob"},
         "action": {"name": "PROJECT_READ"},
-        "resource": {"type": "project", "id": _PROJECT},
+        "resource": {"type": "project", "id": PROJECT},
         "decision": True,
         "options": {"evaluations_semantic": "execute_all"},
         "policy_decision_point": "https://saas.example.com",

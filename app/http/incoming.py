@@ -64,17 +64,23 @@ def file_name_of(upload: Upload) -> str:
 def multipart_body(form: type[BaseModel]) -> dict[str, Any]:
     """The OpenAPI description of a body with a file and the form's fields."""
     schema = form.model_json_schema()
-    properties = {FILE_FIELD: {"type": "string", "format": "binary", "description": "The file; its part needs a file name."}}
-    for name, described in schema["properties"].items():
-        properties[name] = {"type": "string", "description": described.get("description", "")}
-    properties["metadata"] = {"type": "string", "description": "A JSON object, as text."}
     required = [FILE_FIELD, *schema.get("required", [])]
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"multipart/form-data": {"schema": {"type": "object", "properties": properties, "required": required}}},
-        }
-    }
+    file = {"type": "string", "format": "binary", "minLength": 1, "description": "The file; its part needs a file name."}
+    fields = {name: _form_field(described, is_required=name in required) for name, described in schema["properties"].items()}
+    fields["metadata"] = {"type": "string", "description": "A JSON object, as text."}
+    described = {"type": "object", "properties": {FILE_FIELD: file, **fields}, "required": required, "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": described}}}}
+
+
+def _form_field(described: dict[str, Any], *, is_required: bool) -> dict[str, Any]:
+    """A field of a form is text, and absent when it is left blank."""
+    kinds = described.get("anyOf", [described])
+    told = {name: kind[name] for kind in kinds for name in ("maxLength", "pattern") if name in kind}
+    if is_required:
+        told["minLength"] = 1
+    elif "pattern" in told:
+        told["pattern"] = f"^$|{told['pattern']}"
+    return {"type": "string", "description": described.get("description", ""), **told}
 
 
 async def open_upload(request: Request, work: Work, runtime: TheRuntime) -> IncomingUpload:

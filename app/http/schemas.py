@@ -1,5 +1,6 @@
 """The wire shapes every resource shares, and the one set of types for text that comes in."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     PrivateAttr,
 )
-from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function, no_info_before_validator_function
 
 from app.core.actors import MAX_ACTOR_ID, Actor, ActorType
 from app.core.errors import InvalidError
@@ -40,6 +41,8 @@ from app.http.conditional import etag_of
 from app.models.audit_event import MAX_CORRELATION
 
 ItemT = TypeVar("ItemT", bound=BaseModel)
+
+_DATE = re.compile(r"\s*\d{4}-")
 
 DEFAULT_SIZE = 20
 MAX_SIZE = 500
@@ -74,6 +77,19 @@ def _json_object(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"this value {error}") from None
 
 
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("this value is no number")  # noqa: TRY004 - what pydantic turns into a 422
+    return value
+
+
+def _written_out(value: Any) -> Any:
+    """Refuse a number, of which nobody knows whether it counts seconds or milliseconds."""
+    if isinstance(value, (int, float)) or (isinstance(value, str) and not _DATE.match(value)):
+        raise ValueError("this value is no date and time: 2026-11-20T18:11:56Z")
+    return value
+
+
 def _as_utc(value: datetime) -> datetime:
     if not 1900 <= value.year <= 9000:  # noqa: PLR2004 - what both databases and every client can hold
         raise ValueError("the year is out of range")
@@ -95,13 +111,31 @@ class Text:
         return {**handler(schema), "minLength": 1, "maxLength": self.longest}
 
 
+@dataclass(frozen=True, slots=True)
+class BlankIsAbsent:
+    """Marks a filter: without a text it filters nothing."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take a blank text for none."""
+        return no_info_before_validator_function(blank_is_absent, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Show no least length, for there is none."""
+        shown = handler(schema)
+        for kind in shown.get("anyOf", ()):
+            kind.pop("minLength", None)
+        return shown
+
+
+Flag = Annotated[bool, Field(strict=True)]
+NO_FLAG = BeforeValidator(_no_flag)  # beside a number in a body: true and false would count as 1 and 0
 Name = Annotated[str, Text(MAX_NAME)]
 ActorId = Annotated[str, Text(MAX_ACTOR_ID)]
 CorrelationId = Annotated[str, Text(MAX_CORRELATION)]
-Search = Annotated[Name | None, BeforeValidator(blank_is_absent)]
+Search = Annotated[Name | None, BlankIsAbsent()]
 CorrelationKey = Annotated[CorrelationId, AfterValidator(fits_a_path)]
-CorrelationSearch = Annotated[CorrelationId | None, BeforeValidator(blank_is_absent)]
-Moment = Annotated[AwareDatetime, AfterValidator(_as_utc)]
+CorrelationSearch = Annotated[CorrelationId | None, BlankIsAbsent()]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_as_utc)]
 Metadata = Annotated[
     dict[str, Any],
     AfterValidator(_json_object),

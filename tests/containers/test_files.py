@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,15 @@ def test_nothing_of_ours_runs_as_root_or_may_write_to_its_image(compose: dict[st
     for name, service in compose["services"].items():
         if service["image"] == "saasbase-server":
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+
+
+def test_the_replicas_trust_the_proxy_alone_and_it_names_nobody(compose: dict[str, Any]) -> None:
+    services, front = compose["services"], compose["networks"]["front"]["ipam"]["config"][0]
+    (address,) = (network["ipv4_address"] for network in services["proxy"]["networks"].values())
+    assert services["replica"]["environment"]["SAASBASE_ACTOR__TRUSTED_PROXIES"] == f"{address}/32"
+    assert ip_address(address) in ip_network(front["subnet"])
+    assert ip_address(address) not in ip_network(front["ip_range"]), "a replica could get the address that is trusted"
+    assert set(services["proxy"]["networks"]) == {"front"}
+    assert [name for name, service in services.items() if "front" in service.get("networks", ())] == ["replica", "proxy"]
+    assert "SAASBASE_ACTOR__TRUSTED_PROXIES" not in services["api"]["environment"]
+    assert 'proxy_set_header X-SaaSBase-Actor "";' in compose["configs"]["nginx.conf"]["content"]

@@ -164,6 +164,8 @@ def test_the_uploads_are_forms_with_a_file(all_operations: list[Operation]) -> N
         assert sorted(schema["required"]) == sorted(UPLOADS[name])
         assert set(schema["properties"]) == FIELDS
         assert (schema["properties"]["file"]["type"], schema["properties"]["file"]["format"]) == ("string", "binary")
+        assert schema["additionalProperties"] is False
+        assert [field for field, described in schema["properties"].items() if described.get("minLength") == 1] == UPLOADS[name]
         for field, described in schema["properties"].items():
             assert described["type"] == "string", field
             assert len(described["description"]) > 10, field
@@ -182,6 +184,15 @@ def test_optional_parameters_are_absent_not_null(all_operations: list[Operation]
     parameters = [item for operation in all_operations for item in operation.body.get("parameters", ())]
     assert len(parameters) > 60
     assert [item["name"] for item in parameters if {"type": "null"} in item["schema"].get("anyOf", ())] == []
+
+
+def test_filters_may_be_blank_and_names_may_not(all_operations: list[Operation], document: dict[str, Any]) -> None:
+    by_id = {operation.id: operation for operation in all_operations}
+    schemas = {item["name"]: item["schema"] for item in by_id["list_audit_events"].body["parameters"]}
+    for name in ("text", "actor_id", "on_behalf_of", "correlation_id"):
+        assert schemas[name]["type"] == "string", name
+        assert "minLength" not in schemas[name], name
+    assert document["components"]["schemas"]["ProjectCreate"]["properties"]["name"]["minLength"] == 1
 
 
 def test_another_header_and_base_path_stand_in_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -39,39 +40,77 @@ def find_binaries() -> Path:
     return found.parent
 
 
+class PostgresServer:
+    """A server of its own on a port of its own, with its data in a temporary folder."""
+
+    def __init__(self) -> None:
+        self._binaries = find_binaries()
+        self._folder = Path(tempfile.mkdtemp(prefix="saasbase-pg-"))
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._options: dict[str, Any] = {"cwd": self._folder, "env": {**os.environ, "LC_ALL": "C.UTF-8", "HOME": str(self._folder)}}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            user = _unprivileged_user()
+            shutil.chown(self._folder, user.pw_uid, user.pw_gid)
+            self._options |= {"user": user.pw_uid, "group": user.pw_gid}
+        data = self._folder / "data"
+        initdb: list[str | Path] = [self._binaries / "initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D", data]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **self._options)
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+
+    @property
+    def url(self) -> str:
+        """Its URL without a database."""
+        return f"postgresql://postgres@127.0.0.1:{self._port}"
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def start(self) -> None:
+        """Start it; what was committed before it was killed is there again."""
+        settings = [
+            "listen_addresses=127.0.0.1",
+            f"port={self._port}",
+            f"unix_socket_directories={self._folder}",
+            "fsync=off",
+            "max_connections=200",
+        ]
+        command: list[str | Path] = [self._binaries / "postgres", "-D", self._folder / "data"]
+        command += [part for setting in settings for part in ("-c", setting)]
+        log_path = self._folder / "log"
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._options)
+        _wait_until_ready(self._port, log_path)
+
+    def crash(self) -> None:
+        """End it as kill -9 would, with every one of its processes: no goodbye, and the next start recovers from the log."""
+        self._end(signal.SIGQUIT)
+
+    def remove(self) -> None:
+        """Stop it, and remove what it held."""
+        self._end(signal.SIGINT)  # fast: whoever is still connected is not waited for
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+
+
 @contextmanager
 def run_postgres() -> Iterator[str]:
     """A server that nobody else uses; yields its URL without a database. SAASBASE_TEST_POSTGRES_URL names one that runs already."""
     if GIVEN_URL:
         yield GIVEN_URL.rstrip("/")
         return
-    binaries = find_binaries()
-    folder = Path(tempfile.mkdtemp(prefix="saasbase-pg-"))
-    port = free_port()
-    as_other: dict[str, Any] = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        user = _unprivileged_user()
-        shutil.chown(folder, user.pw_uid, user.pw_gid)
-        as_other = {"user": user.pw_uid, "group": user.pw_gid}
-    data, log_path = folder / "data", folder / "log"
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "HOME": str(folder)}
-    initdb: list[str | Path] = [binaries / "initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D", data]
-    options = ["listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}", "fsync=off", "max_connections=200"]
-    postgres: list[str | Path] = [binaries / "postgres", "-D", data, *(part for option in options for part in ("-c", option))]
+    server = PostgresServer()
     try:
-        subprocess.run(initdb, check=True, cwd=folder, env=environment, stdout=subprocess.DEVNULL, **as_other)
-        rules = data / "pg_hba.conf"
-        rules.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
-        with log_path.open("wb") as log:
-            server = subprocess.Popen(postgres, cwd=folder, env=environment, stdout=log, stderr=log, **as_other)
-        try:
-            _wait_until_ready(port, log_path)
-            yield f"postgresql://postgres@127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(30)
+        server.start()
+        yield server.url
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
 
 
 def free_port() -> int:

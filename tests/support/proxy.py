@@ -1,4 +1,4 @@
-"""Stands between the service and an S3 server, and misbehaves on demand."""
+"""Stands between the service and a server that it needs, and misbehaves on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,11 +18,20 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.endpoint = ""
+        self.port = 0
         self.connections = 0
         self.answers: list[bytes] = []
         self.cuts = 0
         self.cut_after = 1_000_000
         self._upstream = port
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> int:
+        """Reset every connection, wherever in a conversation it is; how many there were."""
+        found = len(self._open)
+        for writer in self._open:
+            writer.transport.abort()
+        return found
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the service."""
@@ -35,7 +44,11 @@ class Proxy:
             writer.close()
             return
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-        await asyncio.gather(self._pass(reader, up_writer), self._pass_answer(up_reader, writer))
+        self._open |= {writer, up_writer}
+        try:
+            await asyncio.gather(self._pass(reader, up_writer), self._pass_answer(up_reader, writer))
+        finally:
+            self._open -= {writer, up_writer}
 
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -62,7 +75,8 @@ async def run_proxy(port: int) -> AsyncIterator[Proxy]:
     """A proxy before that port of this machine."""
     proxy = Proxy(port)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    proxy.port = server.sockets[0].getsockname()[1]
+    proxy.endpoint = f"http://127.0.0.1:{proxy.port}"
     try:
         yield proxy
     finally:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from app.db.engine import Database
 from tests.support.database import APP, JOBS, OWNER, as_role, environment_of, make_owner
 from tests.support.postgres import free_port, run_postgres
+from tests.support.replicas import find_program
 
 SERVER_CONNECTIONS = 3
 DATABASE = "saasbase_conformance"
@@ -29,7 +30,7 @@ DATABASE = "saasbase_conformance"
 @contextmanager
 def run_pooler(server_url: str) -> Iterator[str]:
     """A PgBouncer before the server; yields the URL to reach it by, without a database."""
-    binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    binary = find_program("pgbouncer")
     if binary is None:
         raise RuntimeError("there is no pgbouncer on this machine")
     behind, port = urlsplit(server_url), free_port()
@@ -61,7 +62,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     is_pooled = arguments[:1] == ["--pooled"]
     with run_postgres() as url:
-        asyncio.run(_make_database(url))
+        asyncio.run(make_database(url))
         owner = {"SAASBASE_DATABASE__MIGRATION_URL": as_role(f"{url}/{DATABASE}", OWNER)}
         if not is_pooled:
             return _run(arguments, owner | environment_of(as_role(f"{url}/{DATABASE}", APP)))
@@ -70,7 +71,8 @@ def main() -> int:
             return _run(arguments[1:], owner | pooler | environment_of(as_role(f"{pooled}/{DATABASE}", APP)))
 
 
-async def _make_database(server_url: str) -> None:
+async def make_database(server_url: str) -> None:
+    """The database of the run, which its owner fills."""
     await make_owner(server_url)
     superuser = Database.from_url(f"{server_url}/postgres")
     try:

@@ -11,7 +11,7 @@ from app.core.clock import now
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceType
 from app.http.bounded import ArrayQuery
-from app.http.schemas import Command, Metadata, Moment, Name, Resource, ResourceRefRead, Schema, columns_of
+from app.http.schemas import NO_FLAG, Command, Flag, Metadata, Moment, Name, Resource, ResourceRefRead, Schema, columns_of
 
 MAX_CIDRS = 50
 MAX_OVERLAP_SECONDS = 7 * 24 * 3600
@@ -49,7 +49,7 @@ class ApiKeyCreate(Command):
     """Narrows the role to these of its actions."""
     allowed_cidrs: Annotated[list[Network], Field(min_length=1, max_length=MAX_CIDRS)] | None = None
     """Networks the key may be used from; anywhere when absent."""
-    may_act_for_others: bool = False
+    may_act_for_others: Flag = False
     """Lets the key name in `X-SaaSBase-On-Behalf-Of` who it acts for; it may then do what both may do."""
     expires_at: Moment | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -70,7 +70,7 @@ class ApiKeyUpdate(Command):
 class ApiKeyRotate(Command):
     """A new secret for a key."""
 
-    overlap_seconds: Annotated[int, Field(ge=0, le=MAX_OVERLAP_SECONDS)] = 24 * 3600
+    overlap_seconds: Annotated[int, Field(ge=0, le=MAX_OVERLAP_SECONDS), NO_FLAG] = 24 * 3600
     """How long the old secret keeps working beside the new one."""
 
 

@@ -13,8 +13,10 @@ from app.core.actors import ActorType
 from app.core.events import AuditAction, Outcome
 from app.core.resources import ResourceType
 from app.http.schemas import (
+    NO_FLAG,
     ActorId,
     ActorRef,
+    BlankIsAbsent,
     Command,
     CorrelationSearch,
     ListQuery,
@@ -24,7 +26,6 @@ from app.http.schemas import (
     ResourceRefRead,
     Schema,
     Search,
-    blank_is_absent,
     columns_of,
     lower_case,
 )
@@ -140,7 +141,7 @@ class Pruned(Schema):
 class AuditRetentionUpdate(Command):
     """For how long an organization keeps its events."""
 
-    retention_days: Annotated[int, Field(ge=1, le=36500)] | None
+    retention_days: Annotated[int, Field(ge=1, le=36500), NO_FLAG] | None
     """In days; null = as the service is set."""
 
 
@@ -173,14 +174,14 @@ class AuditEventFilters(BaseModel):
     outcome: Outcome | None = None
     actor_type: ActorType | None = None
     """Together with `actor_id`."""
-    actor_id: Annotated[ActorId | None, BeforeValidator(blank_is_absent)] = None
+    actor_id: Annotated[ActorId | None, BlankIsAbsent()] = None
     """Together with `actor_type`."""
     resource_type: ResourceType | None = None
     resource_id: UUID | None = None
     correlation_id: CorrelationSearch = None
-    ip: Annotated[str | None, BeforeValidator(blank_is_absent), AfterValidator(_address)] = None
+    ip: Annotated[str | None, BlankIsAbsent(), AfterValidator(_address)] = None
     """The caller's address."""
-    on_behalf_of: Annotated[ActorId | None, BeforeValidator(blank_is_absent)] = None
+    on_behalf_of: Annotated[ActorId | None, BlankIsAbsent()] = None
     """Whom the actor acted for, as `type:id`."""
     text: Search = None
     """Events whose action, actor or details contain this text, without regard to case."""

@@ -11,7 +11,7 @@ from app.authz.engine import HeldGrant
 from app.core.actors import Actor, ActorType
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef, ResourceType
-from app.http.schemas import ActorId, ActorRef, Command, ResourceRefRead, Schema
+from app.http.schemas import NO_FLAG, ActorId, ActorRef, Command, ResourceRefRead, Schema
 
 MAX_CHECKS = 200
 MAX_LISTED = 1000
@@ -66,7 +66,7 @@ class ObjectsQuestion(_AboutSomebody):
 
     action: Action
     resource_type: ResourceType
-    limit: Annotated[int, Field(ge=1, le=MAX_OBJECTS)] = DEFAULT_OBJECTS
+    limit: Annotated[int, Field(ge=1, le=MAX_OBJECTS), NO_FLAG] = DEFAULT_OBJECTS
     cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = None
     """Continue: the `next_cursor` of the answer before."""
 

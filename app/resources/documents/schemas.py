@@ -19,9 +19,12 @@ def _parse_json(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError):
-        raise ValueError("this value is not a JSON object") from None
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("this value is not a JSON object")  # noqa: TRY004 - what pydantic turns into a 422
+    return found
 
 
 VersionName = Annotated[str, Text(MAX_VERSION_NAME), AfterValidator(fits_a_path)]

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 
 from app.core.errors import AppError
 from app.http.problems import PartProblem, part_problem, status_of, unreadable_part
-from app.http.schemas import Command, Schema
+from app.http.schemas import NO_FLAG, Command, Schema
 from app.resources.executions.schemas import (
     ExecutionCancel,
     ExecutionComplete,
@@ -19,7 +19,7 @@ from app.resources.executions.schemas import (
 )
 
 MAX_ITEMS: Final = 500
-ItemIndex = Annotated[int, Field(ge=0, lt=MAX_ITEMS)]
+ItemIndex = Annotated[int, Field(ge=0, lt=MAX_ITEMS), NO_FLAG]
 
 
 class StartItem(StartFields):

@@ -8,7 +8,7 @@ _BINARY: Final = {"type": "string", "format": "binary"}
 _REQUEST: Final[dict[str, Any]] = {
     "type": "object",
     "description": "`ExportTraceServiceRequest` in JSON.",
-    "properties": {"resourceSpans": {"type": "array", "items": {"type": "object"}}},
+    "properties": {"resourceSpans": {"type": ["array", "null"], "items": {"type": "object"}}},
     "examples": [
         {
             "resourceSpans": [

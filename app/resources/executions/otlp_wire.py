@@ -162,9 +162,13 @@ def _groups_in_json(content: bytes) -> Iterator[SpanGroup]:
 
 
 def _list(holder: Any, key: str) -> list[Any]:
-    if not isinstance(holder, dict) or not isinstance(found := holder.get(key) or [], list):
+    """Null is absent in the JSON of protobuf; any other value that is no list is none."""
+    if not isinstance(holder, dict):
         raise TypeError(key)
-    return found
+    found = holder.get(key)
+    if not isinstance(found, list | None):
+        raise TypeError(key)
+    return found or []
 
 
 def _objects(holder: Any, key: str) -> list[dict[str, Any]]:

@@ -6,12 +6,14 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from app.core.resources import ResourceRef, ResourceType
 from app.core.text import is_storable
 from app.http.schemas import (
+    NO_FLAG,
     ActorRef,
+    BlankIsAbsent,
     Command,
     CorrelationKey,
     CorrelationSearch,
@@ -24,7 +26,6 @@ from app.http.schemas import (
     Schema,
     Search,
     Text,
-    blank_is_absent,
     columns_of,
     lower_case,
 )
@@ -46,10 +47,20 @@ def _storable(text: str) -> str:
 # What a program said, with its line breaks: a stack trace is no name.
 Told = Annotated[str, AfterValidator(_storable)]
 Warning_ = Annotated[Told, Field(max_length=MAX_WARNING)]
-Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS), NO_FLAG]
+Amount = Annotated[
+    Decimal,
+    Field(ge=0, max_digits=18, decimal_places=9),
+    NO_FLAG,
+    PlainSerializer("{:f}".format, return_type=str),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0, "maximum": 999_999_999}, {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,9})?$"}]},
+        mode="validation",
+    ),
+]
 SessionId = Annotated[str, Text(MAX_SESSION)]
 Tags = Annotated[list[Annotated[str, Text(MAX_TAG)]], Field(max_length=MAX_TAGS)]
-Timeout = Annotated[float, Field(ge=1, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
+Timeout = Annotated[float, Field(ge=1, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False), NO_FLAG]
 
 
 class ExecutionStatus(StrEnum):
@@ -90,7 +101,7 @@ class Usage(Command):
 class Cost(Command):
     """What it cost by itself, without the executions below it: totals add up every cost."""
 
-    amount: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9), PlainSerializer("{:f}".format, return_type=str)]
+    amount: Amount
     """A decimal number, answered as text so that nothing is rounded."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     """ISO 4217."""
@@ -111,7 +122,7 @@ class StartFields(Command):
     agent_version: Name | None = None
     model_provider: Name | None = None
     model_name: Name | None = None
-    confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NO_FLAG] | None = None
     """From 0 to 1."""
     warnings: Annotated[list[Warning_], Field(max_length=MAX_WARNINGS)] = Field(default_factory=list)
     provenance: Metadata = Field(default_factory=dict)
@@ -308,6 +319,6 @@ class ExecutionListQuery(ListQuery):
     model_provider: Search = None
     model_name: Search = None
     kind: ExecutionKind | None = None
-    session_id: Annotated[SessionId | None, BeforeValidator(blank_is_absent)] = None
+    session_id: Annotated[SessionId | None, BlankIsAbsent()] = None
     tag: Search = None
     """Executions that have this tag."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.http.schemas import Schema
+from app.http.schemas import NO_FLAG, Schema
 from app.resources.authz.schemas import MAX_CHECKS
 
 MAX_TOKEN = 8192
@@ -136,7 +136,7 @@ class PageAsked(_Asked):
 
     token: Annotated[str, Field(max_length=MAX_TOKEN)] | None = None
     """Continue: the `next_token` of the answer before."""
-    limit: Annotated[int, Field(ge=0)] | None = None
+    limit: Annotated[int, Field(ge=0), NO_FLAG] | None = None
     """How many results at most; 1000 when absent or larger. It stays the same from page to page."""
 
 

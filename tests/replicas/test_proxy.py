@@ -1,0 +1,123 @@
+"""What nginx may and may not do between callers and the service: nobody names himself, bodies stream, a dead process is no answer."""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from tests.replicas.conftest import Site
+from tests.support.s3 import PART_BYTES
+from tests.support.wire import BOUNDARY, Wire, form, part
+
+CALLERS = 8
+CONTENT = random.Random(5).randbytes(3 * PART_BYTES)
+BODY = form(part("file", CONTENT, file_name="f.bin"))
+NAMED = {"X-SaaSBase-Actor": "user:alice"}
+
+
+def test_a_caller_names_neither_himself_nor_his_address(site: Site) -> None:
+    through, past = site.replicas.url, site.replicas.servers[0].url
+    assert httpx.get(f"{past}/api/me", headers=NAMED).json()["actor"] == {"type": "USER", "id": "alice"}
+    for name in ("X-SaaSBase-Actor", "x-saasbase-actor", "X_SaaSBase_Actor"):
+        assert httpx.get(f"{through}/api/me", headers={name: "user:alice"}).status_code == 401
+    with site.client() as client:
+        project = client.post(
+            "/projects",
+            json={"organization_id": client.get("/organizations").json()["items"][0]["id"], "name": "p"},
+            headers={**NAMED, "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"},
+        ).json()
+        (event,) = client.get("/audit-events", params={"project_id": project["id"], "action": "PROJECT_CREATED"}).json()["items"]
+        assert (event["ip"], event["actor"]["type"]) == ("127.0.0.1", "API_KEY")
+    told = httpx.get(f"{through}/.well-known/authzen-configuration", headers={"X-Forwarded-Proto": "https"}).json()
+    assert told["policy_decision_point"] == through
+    assert httpx.get(f"{through}/metrics").status_code == 404
+
+
+def test_uploads_and_downloads_stream_through(site: Site) -> None:
+    path = f"/api/projects/{site.new_project()}/documents"
+    with Wire(site.replicas.url) as wire:
+        wire.send_head(
+            "POST",
+            path,
+            actor=None,
+            authorization=f"Bearer {site.token}",
+            content_type=f"multipart/form-data; boundary={BOUNDARY}",
+            content_length=str(len(BODY)),
+        )
+        wire.socket.sendall(BODY[: 2 * PART_BYTES])
+        wait_until(lambda: bool(asyncio.run(site.bucket.uploads())))  # a part is in S3 while the rest was not sent
+        assert site.replicas.buffered == []
+        wire.socket.sendall(BODY[2 * PART_BYTES :])
+        document = wire.read_answer()
+        assert (document.status, document.json["checksum"]) == (201, hashlib.sha256(CONTENT).hexdigest())
+    with site.client() as client, client.stream("GET", f"/documents/{document.json['id']}/content") as answer:
+        chunks = answer.iter_raw(65536)
+        received = [next(chunks)]
+        assert site.replicas.buffered == []
+        received += chunks
+    assert b"".join(received) == CONTENT
+
+
+def test_a_killed_process_costs_no_read_and_no_acknowledged_write(site: Site) -> None:
+    project_id = site.new_project()
+    stop = time.monotonic() + 3
+    with ThreadPoolExecutor(2 * CALLERS) as pool:
+        readers = [pool.submit(_read, site, project_id, stop) for _ in range(CALLERS)]
+        writers = [pool.submit(_write, site, project_id, stop) for _ in range(CALLERS)]
+        time.sleep(1)
+        site.replicas.servers[0].kill()
+        reads = [status for reader in readers for status in reader.result()]
+        written = [result for writer in writers for result in writer.result()]
+    assert len(reads) > 10 * CALLERS
+    assert set(reads) == {200}
+    assert {status for status, _ in written} <= {201, 503}
+    acknowledged = {name for status, name in written if status == 201}
+    with site.client() as client:
+        found = [call["name"] for call in client.get(f"/projects/{project_id}/api-calls").json()]
+    assert acknowledged <= set(found)
+    assert len(found) == len(set(found)), "something was done twice"
+    assert len(set(found) - acknowledged) <= CALLERS  # under way when the process was killed
+    assert "Traceback" not in site.replicas.servers[1].log
+
+
+def test_without_any_process_the_answer_is_a_problem_and_with_one_again_it_goes_on(site: Site) -> None:
+    for server in site.replicas.servers:
+        server.kill()
+    with site.client() as client:
+        for answer in (client.get("/me"), client.post("/projects", json={})):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert (answer.json()["status"], answer.json()["code"]) == (503, "unavailable")
+
+
+def _read(site: Site, project_id: str, until: float) -> list[int]:
+    with site.client() as client:
+        return list(_repeat(lambda: client.get(f"/projects/{project_id}").status_code, until))
+
+
+def _write(site: Site, project_id: str, until: float) -> list[tuple[int, str]]:
+    chance = random.Random()
+    with site.client() as client:
+
+        def create() -> tuple[int, str]:
+            name = f"call {chance.getrandbits(64)}"
+            return client.post(f"/projects/{project_id}/api-calls", json={"name": name, "operation_key": "k"}).status_code, name
+
+        return list(_repeat(create, until))
+
+
+def _repeat(action: Callable[[], Any], until: float) -> Any:
+    while time.monotonic() < until:
+        yield action()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
