@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +37,24 @@ def make_project(server: Server) -> str:
     return str(project["id"])
 
 
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_closed(server: Server) -> bool:
+    """Whether nobody listens; what came while the socket was being closed is reset."""
+    try:
+        httpx.get(f"{server.url}/livez", timeout=5)
+    except httpx.ConnectError:
+        return True
+    except httpx.TransportError:
+        return False
+    return False
+
+
 class SlowUpload:
     """An upload of which the last bytes are still to come."""
 
@@ -47,7 +65,7 @@ class SlowUpload:
         self.wire.send_head("POST", f"/api/projects/{project}/documents", **head)
         self.wire.socket.sendall(body[:-1])
         self._rest = body[-1:]
-        time.sleep(0.3)  # for the service to have begun with it
+        wait_until(lambda: bool(files_below(server.log_path.parent)))
 
     def __enter__(self) -> Self:
         return self
@@ -93,13 +111,13 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def test_readiness_ends_before_anything_else_does(database: str, tmp_path: Path, workers: int) -> None:
-    with run_server(database, tmp_path, workers=workers, SAASBASE_WEB__DRAIN_SECONDS="1.5") as server, Wire(server.url) as kept:
+    with run_server(database, tmp_path, workers=workers, SAASBASE_WEB__DRAIN_SECONDS="3") as server, Wire(server.url) as kept:
         kept.send_head("GET", "/livez")
         assert "connection" not in kept.read_answer("GET").headers
         with keep_asking(server) as asked:
             told = time.monotonic()
             server.process.terminate()
-            time.sleep(0.9)
+            time.sleep(1.5)
             answer = httpx.get(f"{server.url}/readyz")
             assert (answer.status_code, answer.json()["status"], answer.json()["database"]) == (503, "draining", "ok")
             kept.send_head("GET", "/livez")
@@ -107,10 +125,10 @@ def test_readiness_ends_before_anything_else_does(database: str, tmp_path: Path,
             assert (last.status, last.headers["connection"]) == (200, "close")
             assert server.process.wait(15) == 0
             ended = time.monotonic()
-    while_draining = [(path, status) for at, path, status in asked if told + 0.7 < at < told + 1.3]
+    while_draining = [(path, status) for at, path, status in asked if told + 1.2 < at < told + 2.2]
     assert {status for path, status in while_draining if path == "/readyz"} == {503}
     assert {status for path, status in while_draining if path == "/livez"} == {200}
-    assert ended - told < 10
+    assert ended - told < 15
 
 
 def test_an_upload_under_way_is_finished_and_its_document_is_there_after_a_restart(database: str, tmp_path: Path, workers: int) -> None:
@@ -158,9 +176,7 @@ def test_an_interrupt_from_the_terminal_does_not_drain_but_lets_requests_end(dat
     drain: Any = {"SAASBASE_WEB__DRAIN_SECONDS": "60"}
     with run_server(database, tmp_path, workers=workers, **drain) as server, SlowUpload(server, make_project(server)) as upload:
         os.killpg(server.process.pid, signal.SIGINT)  # the terminal tells every process of the group
-        time.sleep(1.2)
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{server.url}/livez")
+        wait_until(lambda: is_closed(server))
         assert upload.finish().status == 201
         assert server.process.wait(15) == 0
 
