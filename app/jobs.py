@@ -17,6 +17,7 @@ from app.authn.api_keys import KeyUses
 from app.authz.outbox import Outbox
 from app.blobs.store import BlobStore
 from app.blobs.sweeper import sweep
+from app.limits.buckets import Limiter
 from app.observability.metrics import CHAINS_BROKEN, CONNECTIONS_IN_USE, CONNECTIONS_LIMIT, OUTBOX_LAG, SEAL_LAG, count_job, expect_job
 from app.resources.audit_events.retention import prune_expired
 from app.resources.executions.deadlines import end_overdue
@@ -33,6 +34,7 @@ CHECKPOINT_INTERVAL_SECONDS: Final = 60.0
 RETENTION_INTERVAL_SECONDS: Final = 3600.0
 MEASURE_INTERVAL_SECONDS: Final = 1.0
 LAG_INTERVAL_SECONDS: Final = 5.0
+BUCKET_INTERVAL_SECONDS: Final = 60.0
 
 _OUTBOX: Final = "authorization outbox"
 
@@ -44,6 +46,7 @@ class JobPlan:
     sweep_min_age: timedelta
     sweep_interval_seconds: int
     retention: RetentionRules
+    limiter: Limiter | None = None
 
 
 @asynccontextmanager
@@ -86,6 +89,8 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
     ]
     if context.outbox is not None:
         tasks.append(asyncio.create_task(_send(context.outbox), name=_OUTBOX))
+    if plan.limiter is not None:
+        tasks.append(asyncio.create_task(_repeat(plan.limiter.forget, BUCKET_INTERVAL_SECONDS), name="buckets of callers"))
     try:
         yield
     finally:

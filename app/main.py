@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Lifespan
 
@@ -41,13 +42,18 @@ from app.db.roles import create_roles, require_roles
 from app.db.tracing import trace_statements
 from app.db.urls import DatabaseURLError, read_url
 from app.http import docs, ops, well_known
+from app.http.faults import FaultMiddleware
+from app.http.limits import Quotas, RequestLimits
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
 from app.http.problems import handle_error
+from app.http.protections import cors_options
 from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import RouteIndex
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
+from app.limits.buckets import LocalLimiter
+from app.limits.shared import SharedLimiter
 from app.observability.tracing import is_untraced
 from app.settings import (
     AuthorizationEngine,
@@ -64,6 +70,8 @@ if TYPE_CHECKING:
     from app.observability.exporting import Tracing
 
 _log = logging.getLogger(__name__)
+
+BREAK_OFF_SECONDS: Final = 5.0  # for requests that were broken off to undo what they began
 
 
 class UnguardedRouteError(RuntimeError):
@@ -218,7 +226,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
     _require_guards(routes)
     sweep_min_age = timedelta(seconds=settings.storage.sweep_min_age_seconds)
-    plan = JobPlan(sweep_min_age, settings.storage.sweep_interval_seconds, runtime.retention)
+    limiter = runtime.limits.limiter if runtime.limits is not None else None
+    plan = JobPlan(sweep_min_age, settings.storage.sweep_interval_seconds, runtime.retention, limiter)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -228,6 +237,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
             jobs = run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan)
             async with jobs, _serve_operations(app, settings):
                 yield
+                await runtime.traffic.wait_until_over(BREAK_OFF_SECONDS)
         finally:
             await close_runtime(runtime)
             if tracing is not None:
@@ -237,6 +247,9 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     app.router.routes.insert(0, RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
     if settings.web.enabled:
         app.include_router(well_known.router)
+    if settings.web.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
+    app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
@@ -274,7 +287,7 @@ def _make_shell(
     if has_docs:
         app.include_router(docs.router)
         app.mount(docs.PREFIX, docs.static_files, name="static")
-    app.add_middleware(EdgeMiddleware)
+    app.add_middleware(FaultMiddleware, traffic=runtime.traffic, body_idle_seconds=settings.web.body_idle_seconds)
     for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
         app.add_exception_handler(error, handle_error)
     return app
@@ -298,6 +311,7 @@ async def _serve_operations(app: FastAPI, settings: Settings) -> AsyncIterator[N
 
     second = _make_shell(settings, app.state.runtime, has_operations=True)
     second.state.is_read_only = True
+    second.add_middleware(EdgeMiddleware, traffic=app.state.runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     second.openapi = app.openapi  # type: ignore[method-assign] # FastAPI's documented way
     async with serve_beside(second, settings.web.ops_host, settings.web.ops_port):
         yield
@@ -332,8 +346,17 @@ def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None
         base_path=settings.web.base_path,
         max_body_bytes=settings.web.max_body_bytes,
         max_upload_bytes=settings.storage.max_upload_bytes,
+        limits=_make_limits(settings, database),
         may_create_organizations=settings.organizations.creation is OrganizationCreation.AUTHENTICATED,
     )
+
+
+def _make_limits(settings: Settings, database: Database) -> RequestLimits | None:
+    given = settings.limits
+    quotas = Quotas(given.key_per_minute, given.actor_per_minute, given.peer_per_minute)
+    if quotas == Quotas(0, 0, 0):
+        return None
+    return RequestLimits(quotas, SharedLimiter(database) if given.shared else LocalLimiter())
 
 
 async def close_runtime(runtime: Runtime) -> None:

@@ -81,6 +81,11 @@ class UnitOfWork:
         """Who is acting."""
         return self.identity.actor
 
+    @property
+    def parties(self) -> list[Actor]:
+        """Who must be allowed what is done: the actor, and who it acts for."""
+        return [identity.actor for _, identity in self._parties]
+
     def is_about_itself(self, actor: Actor) -> bool:
         """Whether the actor is the one acting, for nobody but itself: then it may give up what it holds.
 
@@ -140,17 +145,17 @@ class UnitOfWork:
         """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
         return await self._find(KEYS[ref.type], ref.id) if ref.type in KEYS else None
 
-    async def admit(self, target: Located, *actions: Action) -> None:
+    async def admit(self, target: Located, *actions: Action, is_secret: bool = False) -> None:
         """Let the actor go on if he may take any of the actions on the target, and pin the session to the target's organization.
 
         Raises:
             UnauthenticatedError: the caller is anonymous and lacks the right.
-            NotFoundError: the actor may not see the target.
+            NotFoundError: the actor may not see the target, or may not do what is secret to whoever may not.
             ForbiddenError: he may see it, but not do this.
         """
         if target.actions.isdisjoint(actions) and not target.concerns_only_the_actor:
             self._note_denial(target, actions[0].value)
-            raise self._refusal(target, actions[0])
+            raise self._hidden() if is_secret else self._refusal(target, actions[0])
         ALLOWED.inc()
         self._target = target
         self.pin(target.organization_id)
@@ -199,7 +204,13 @@ class UnitOfWork:
         self._tenant_session.bind = self._context.database.for_jobs.writer.sync_engine
 
     def record(self, action: AuditAction, subject: Subject | Located, *, correlation_id: str | None = None, **details: Any) -> None:
-        """Write an audit event with the commit, in the same transaction; ``correlation_id`` wins over the request's own."""
+        """Write an audit event with the commit, in the same transaction.
+
+        ``correlation_id``, that of what is changed, wins over the request's own, which then stands in the details.
+        """
+        requested = self.origin.correlation_id
+        if correlation_id is not None and requested not in {None, correlation_id}:
+            details["request_correlation_id"] = requested
         self.record_told(action, subject, details, correlation_id=correlation_id)
 
     def record_told(  # noqa: PLR0913 - the parts of an event
@@ -275,12 +286,12 @@ class UnitOfWork:
         await _run(self._after_rollback)
 
     async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
-        async with self._context.database.open_read(Tenants.of_row(key, value)) as connection:
-            found = await self._context.policy.locate(connection, self.identity.asker, key, value, now())
-            principal = self.identity.on_behalf_of
-            if found is None or principal is None:
-                return found if found is None else replace(found, only_actions=self.identity.only_actions)
-            theirs = await self._context.policy.locate(connection, principal.asker, key, value, now())
+        database, policy = self._context.database, self._context.policy
+        found = await policy.locate(database, self.identity.asker, key, value, now())
+        principal = self.identity.on_behalf_of
+        if found is None or principal is None:
+            return found if found is None else replace(found, only_actions=self.identity.only_actions)
+        theirs = await policy.locate(database, principal.asker, key, value, now())
         return _narrowed(found, self.identity, theirs)
 
     @property

@@ -17,12 +17,13 @@ from app.core.keys import hash_secret, read_token
 from app.core.permissions import Action
 from app.db.confinement import Tenants
 from app.db.engine import Database
+from app.db.lookups import Lookup
 from app.models import ApiKey, ApiKeySecret
 from app.models.audit_event import MAX_IP
 
 _KEYS: Final = cast("Table", ApiKey.__table__)
 _SECRETS: Final = cast("Table", ApiKeySecret.__table__)
-_BY_PREFIX: Final = (
+_BY_PREFIX: Final = Lookup(
     select(
         _SECRETS.c.hash,
         _SECRETS.c.expires_at.label("secret_expires_at"),
@@ -93,8 +94,7 @@ class KeyVerifier:
         token = read_token(token_text)
         if token is None:
             raise MalformedCredentialError(REFUSED)
-        async with self._database.open_read(Tenants.of_row(ApiKeySecret.prefix, token.prefix)) as connection:
-            found = (await connection.execute(_BY_PREFIX, {"prefix": token.prefix})).one_or_none()
+        found = await self._database.look_up(_BY_PREFIX, {"prefix": token.prefix}, Tenants.of_row(ApiKeySecret.prefix, token.prefix))
         stored = found.hash if found is not None else "0" * 64
         shown = hash_secret(token.secret, token.algorithm, self._pepper)
         if not hmac.compare_digest(shown, stored) or found is None or not _is_usable(found, address):

@@ -11,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from ipaddress import IPv6Address, ip_network
 from math import ceil
 from time import monotonic
 from typing import Final, TypeVar
 
 from app.authn.resolver import BearerVerifier
 from app.core.actors import Identity
+from app.core.addresses import origin_of
 from app.core.errors import TooManyAttemptsError, UnauthenticatedError
 from app.core.keys import read_token
 
@@ -117,7 +117,7 @@ class GuessLimiter:
             UnauthenticatedError: the token proves nothing.
             TooManyAttemptsError: it was not looked at; costs no look into the database.
         """
-        origin = _origin_of(address)
+        origin = origin_of(address)
         mark = (origin, blake2b(token.encode(), key=self._digest_key, digest_size=16).digest())
         held = [] if self._has_proved(mark) else await self._hold(token, mark)
         has_failed = False
@@ -161,16 +161,3 @@ class GuessLimiter:
     def _has_proved(self, mark: tuple[str, bytes]) -> bool:
         proved_at = self._proved.get(mark)
         return proved_at is not None and self._clock() - proved_at < PROVED_SECONDS
-
-
-def _origin_of(address: str | None) -> str:
-    """What is counted as one caller: an IPv4 address, or the /64 an IPv6 address lies in, which is what one host is given."""
-    if address is None:
-        return "no address"  # a Unix socket: whoever is behind it shares one bucket
-    if ":" not in address:
-        return address
-    try:
-        found = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    return str(found.ipv4_mapped or ip_network((found, 64), strict=False))

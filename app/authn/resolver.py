@@ -58,13 +58,13 @@ class ChainedActorResolver:
         """See ``ActorResolver.resolve``."""
         shown = credentials.values_of("Authorization")
         identity = await self._of_bearer(shown, credentials) if shown else self._of_header(credentials)
-        named = credentials.values_of(ON_BEHALF_OF_HEADER)
-        if named:
-            return _acting_for(identity, _read(ON_BEHALF_OF_HEADER, named))
-        named = credentials.values_of(self._header)
-        if shown and named and identity.may_act_for_others and identity.on_behalf_of is None:
-            return _acting_for(identity, _read(self._header, named))
-        return identity
+        sent = {ON_BEHALF_OF_HEADER: credentials.values_of(ON_BEHALF_OF_HEADER)}
+        if shown and identity.may_act_for_others and identity.on_behalf_of is None:
+            sent[self._header] = credentials.values_of(self._header)
+        named = {_read(header, values) for header, values in sent.items() if values}
+        if len(named) > 1:
+            raise BadRequestError(f"{' and '.join(sent)} name two whom the caller would act for.", code="ambiguous_actor")
+        return _acting_for(identity, named.pop()) if named else identity
 
     async def _of_bearer(self, shown: list[bytes], credentials: Credentials) -> Identity:
         """A credential that is not valid never falls through to a weaker proof."""

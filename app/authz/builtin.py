@@ -24,6 +24,9 @@ from app.core.actors import Asker
 from app.core.permissions import Action, Role, actions_of, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
+from app.db.confinement import Tenants
+from app.db.engine import Database
+from app.db.lookups import Lookup
 from app.db.visibility import VisibleRows
 from app.models import Membership, UnsentTuple
 
@@ -41,15 +44,15 @@ class BuiltinPolicyEngine:
 
     async def locate(
         self,
-        connection: AsyncConnection,
+        database: Database,
         asker: Asker,
         key: InstrumentedAttribute[Any],
         value: Any,
         at: datetime,
     ) -> Located | None:
         """See ``PolicyEngine.locate``."""
-        statement = _locate_statement(key, has_groups=asker.groups is not None, tells_unsent=self.tells_unsent)
-        row = (await connection.execute(statement, {"key": value, **self.asking(asker, at)})).one_or_none()
+        lookup = _locating(key, has_groups=asker.groups is not None, tells_unsent=self.tells_unsent)
+        row = await database.look_up(lookup, {"key": value, **self.asking(asker, at)}, Tenants.of_row(key, value))
         if row is None:
             return None
         held = getattr(row, _ROLES)
@@ -97,7 +100,7 @@ def _table(model: type[Base]) -> Table:
 
 
 @cache
-def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent: bool) -> Executable:
+def _locating(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent: bool) -> Lookup:
     model = cast_type("type[Base]", key.class_)
     target = select(_table(model)).where(key == bindparam("key")).cte("target")
     columns = {scope: target.c[column.key] for scope, column in SCOPES[model].items()}
@@ -109,7 +112,7 @@ def _locate_statement(key: InstrumentedAttribute[Any], *, has_groups: bool, tell
     per_pair = select(roles_held(subjects, scopes).label("roles")).select_from(subjects.join(scopes, literal(value=True))).subquery("pairs")
     roles = select(func.aggregate_strings(per_pair.c.roles, ",")).scalar_subquery()
     told = [exists(select(_UNSENT.c.seq).where(_UNSENT.c.organization_id == tenant)).label(HAS_UNSENT)] if tells_unsent else []
-    return select(*(column.label(column.name) for column in target.c), roles.label(_ROLES), *told).select_from(target)
+    return Lookup(select(*(column.label(column.name) for column in target.c), roles.label(_ROLES), *told).select_from(target))
 
 
 @cache

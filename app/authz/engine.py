@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -14,6 +13,7 @@ from app.core.actors import Actor, Asker
 from app.core.permissions import READ_ACTIONS, ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
+from app.db.engine import Database
 from app.db.visibility import VisibleRows
 
 # The names under which a statement knows an asker: who acts, for whom, and who is asked about.
@@ -29,7 +29,7 @@ class Located:
     ref: ResourceRef
     organization_id: UUID
     project_id: UUID | None
-    row: Row[Any]
+    row: Any
     granted: frozenset[Action]
     only_actions: frozenset[Action] | None = None
     concerns_only_the_actor: bool = False
@@ -90,7 +90,7 @@ class PolicyEngine(Protocol):
 
     async def locate(
         self,
-        connection: AsyncConnection,
+        database: Database,
         asker: Asker,
         key: InstrumentedAttribute[Any],
         value: Any,

@@ -2,11 +2,13 @@
 
 from datetime import datetime
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, Final
 
 from app.authz.engine import Located
 from app.core.errors import ForbiddenError, InvalidError
-from app.core.permissions import ROLE_ACTIONS, Role
+from app.core.permissions import ROLE_ACTIONS, Action, Role
+
+_EVERYWHERE: Final = ["0.0.0.0/0", "::/0"]
 
 
 def require_fit(resource: Located, role: Role) -> None:
@@ -19,13 +21,13 @@ def require_fit(resource: Located, role: Role) -> None:
         raise InvalidError(f"{role.value} cannot be held on a resource of type {resource.ref.type.value}", pointer="/role")
 
 
-def forbid_escalation(resource: Located, role: Role) -> None:
-    """Refuse to hand out, or take away, a role that carries an action the caller does not hold on the resource.
+def forbid_escalation(held: frozenset[Action], role: Role) -> None:
+    """Refuse to hand out, or take away, a role that carries an action the caller does not hold on the same resource.
 
     Raises:
         ForbiddenError: names what is missing.
     """
-    missing = ROLE_ACTIONS[role] - resource.actions
+    missing = ROLE_ACTIONS[role] - held
     if missing:
         raise ForbiddenError(f"{role.value} carries what you do not hold here: {', '.join(sorted(missing))}.", code="escalation")
 
@@ -55,10 +57,17 @@ def is_later(*, expires_at: datetime | None, than: datetime | None) -> bool:
     return than is not None and (expires_at is None or expires_at > than)
 
 
+def common_networks(networks: list[str] | None, allowed: list[str]) -> list[str]:
+    """What two lists of networks share; of two networks that overlap one always holds the other."""
+    inner, outer = [[ip_network(network) for network in listed] for listed in (networks or _EVERYWHERE, allowed)]
+    pairs = ((mine, theirs) for mine in inner for theirs in outer if mine.version == theirs.version and mine.overlaps(theirs))
+    return sorted({str(max(pair, key=lambda network: network.prefixlen)) for pair in pairs})
+
+
 def lie_within(networks: list[str] | None, allowed: list[str] | None) -> bool:
     """Whether each network is part of an allowed one; no list at all means everywhere."""
     if allowed is None:
         return True
     outer = [ip_network(network) for network in allowed]
-    inner = [ip_network(network) for network in networks or ["0.0.0.0/0", "::/0"]]
+    inner = [ip_network(network) for network in networks or _EVERYWHERE]
     return all(any(part.version == whole.version and part.subnet_of(whole) for whole in outer) for part in inner)  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Final
 from typing import cast as cast_type
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.authz.builtin import HAS_UNSENT, BuiltinPolicyEngine
@@ -26,6 +25,7 @@ from app.core.errors import UnavailableError
 from app.core.permissions import Action, roles_with
 from app.core.resources import ResourceRef
 from app.db.base import Base
+from app.db.engine import Database
 from app.observability.metrics import DECIDED_BY_SQL
 
 _log = logging.getLogger(__name__)
@@ -49,11 +49,9 @@ class OpenFGAPolicyEngine(BuiltinPolicyEngine):
         self._falls_back = falls_back
         self._is_down = False
 
-    async def locate(
-        self, connection: AsyncConnection, asker: Asker, key: InstrumentedAttribute[Any], value: Any, at: datetime
-    ) -> Located | None:
+    async def locate(self, database: Database, asker: Asker, key: InstrumentedAttribute[Any], value: Any, at: datetime) -> Located | None:
         """See ``PolicyEngine.locate``. What is absent is asked about too: neither a stopwatch nor an outage tells it from invisible."""
-        located = await super().locate(connection, asker, key, value, at)
+        located = await super().locate(database, asker, key, value, at)
         if located is not None and getattr(located.row, HAS_UNSENT):
             return located
         scopes = located.scopes if located is not None else _scopes_of_nothing(key)

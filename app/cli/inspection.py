@@ -77,7 +77,7 @@ async def _examine(settings: Settings) -> int:
         if database.is_sqlite:
             return "SQLite has none"
         await require_roles(database)
-        return "row-level security is on" if database.row_level_security else "without row-level security"
+        return "row-level security is on" if database.row_level_security else "one role does everything, and could change audit events"
 
     async def look_at_storage() -> str:
         await store.open()

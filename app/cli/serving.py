@@ -1,6 +1,5 @@
 """``serve``, ``migrate``, ``sweep``: the service, its schema and its store."""
 
-import signal
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
@@ -12,7 +11,7 @@ from app.cli.root import fail, read_settings, run
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 
 def serve(
@@ -23,6 +22,8 @@ def serve(
     """Serve the API. A SQLite database is migrated first; a PostgreSQL one must be at this release's schema."""
     import uvicorn
 
+    from app.cli.stopping import run_server
+    from app.http.connection import PatientProtocol
     from app.main import make_database, make_openfga_client, make_store, make_tracing, prepare_schema
     from app.observability.metrics import shared_folder
     from app.settings import AuthorizationEngine
@@ -45,24 +46,23 @@ def serve(
     run(prepare())
     _require_second_port(settings, port)
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
-    # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    config = uvicorn.Config(
+        "app.cli.serving:make_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        loop="uvloop",
+        http=PatientProtocol,
+        ws="none",
+        proxy_headers=False,  # trust decisions look at the transport peer, so nobody may rewrite it
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=settings.web.shutdown_seconds,
+    )
     with shared_folder() if settings.web.metrics and workers > 1 else nullcontext():
-        uvicorn.run(
-            "app.cli.serving:make_app",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            proxy_headers=False,  # trust decisions look at the transport peer, so nobody may rewrite it
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=30,
-        )
+        run_server(config)
 
 
 def _require_second_port(settings: Settings, port: int) -> None:
@@ -80,11 +80,17 @@ def _require_second_port(settings: Settings, port: int) -> None:
         fail(f"SAASBASE_WEB__OPS_PORT: cannot listen on {settings.web.ops_host}:{second}: {error.strerror}")
 
 
-def make_app() -> "FastAPI":
+def make_app() -> "ASGIApp":
     """The service as each worker process makes it, which inherits no logging from the one that started it."""
+    from app.cli.stopping import Stoppable
+    from app.http.connection import Patience, PatientProtocol
     from app.main import create_app
 
-    return create_app(read_settings())
+    settings = read_settings()
+    web = settings.web
+    PatientProtocol.patience = Patience(web.header_seconds, web.body_idle_seconds, web.read_idle_seconds)
+    app = create_app(settings)
+    return Stoppable(app, app.state.runtime.traffic, web.drain_seconds)
 
 
 def migrate(

@@ -39,6 +39,16 @@ class TooManyAttemptsError(AppError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class RateLimitedError(AppError):
+    """The caller has sent more requests than it may."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("Too many requests. Try again later.")
+        self.retry_after_seconds = retry_after_seconds
+
+
 class ForbiddenError(AppError):
     """The caller can see the resource but may not do this."""
 

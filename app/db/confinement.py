@@ -67,7 +67,11 @@ class ConfinableConnection(asyncpg.Connection):  # type: ignore[misc] # the driv
 
 def confine(connection: Connection, tenants: Tenants | None) -> None:
     """Say which tenants a transaction sees whose first statement is still to come. Without row-level security nobody listens."""
-    driver = connection.connection.driver_connection
+    confine_next(connection.connection.driver_connection, tenants)
+
+
+def confine_next(driver: Any, tenants: Tenants | None) -> None:
+    """The same to the driver's connection itself."""
     if type(driver) is ConfinableConnection:  # to the driver's metaclass every connection is an instance
         driver.next_tenants = tenants
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,11 +13,16 @@ from typing import Any, Self, cast
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine, event, text
+from sqlalchemy.exc import TimeoutError  # noqa: A004 - the pool's, which is no other
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.util import greenlet_spawn
 
-from app.db.confinement import ConfinableConnection, Tenants, confine, forget
+from app.db.confinement import ConfinableConnection, Tenants, confine, confine_next, forget
+from app.db.lookups import Lookup
 from app.db.urls import DatabaseURLError, parse_database_url
+
+_log = logging.getLogger(__name__)
 
 SQLITE_READERS = 4
 JOB_CONNECTIONS = 2
@@ -74,11 +80,12 @@ class Database:
             self.reader = self._sqlite_engine(
                 pool_size=SQLITE_READERS, pool_reset_on_return=None, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True
             )
+            self._reads_in_transactions = False
         else:
             self.writer = self._postgresql_engine()
             # Outside a transaction a pooler may send each message to another server, and asyncpg prepares a statement before it runs it.
-            needs_transaction = self.limits.transaction_pooler or self.row_level_security
-            self.reader = self.writer if needs_transaction else self.writer.execution_options(isolation_level="AUTOCOMMIT")
+            self._reads_in_transactions = self.limits.transaction_pooler or self.row_level_security
+            self.reader = self.writer if self._reads_in_transactions else self.writer.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     def from_url(cls, text_: str, limits: PoolLimits | None = None, wall: SecondWall | None = None) -> Self:
@@ -102,6 +109,28 @@ class Database:
         async with self.reader.connect() as connection:
             confine(cast("Connection", connection.sync_connection), tenants)
             yield connection
+
+    async def look_up(self, lookup: Lookup, parameters: Mapping[str, Any], tenants: Tenants | None = None) -> Any | None:
+        """The one row of a look-up, or None; with row-level security seen by these tenants only.
+
+        When its connection turns out to be broken, the statement is sent once more, on another one and the ordinary way: so it is also
+        sent while somebody listens to what the engine sends, and its faults are those of every statement.
+        """
+        if not self.reader.sync_engine.dispatch.before_cursor_execute:
+            try:
+                return await greenlet_spawn(
+                    lookup.run,
+                    self.reader.sync_engine,
+                    parameters,
+                    in_transaction=self._reads_in_transactions,
+                    prepare=partial(confine_next, tenants=tenants),
+                )
+            except TimeoutError:  # no connection was free in time
+                raise
+            except Exception as error:  # noqa: BLE001 - if it is no passing fault, the ordinary way meets it too
+                _log.info("a look-up is sent again: %s", error)
+        async with self.open_read(tenants) as connection:
+            return (await connection.execute(lookup.statement, parameters)).one_or_none()
 
     async def ping(self) -> None:
         """Ask the database the simplest question; raises what the driver raises."""

@@ -21,12 +21,18 @@ _ADVISORY_LOCK: Final = 7_230_519_684_112_346
 _RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # To the trail itself it adds rows, and can neither change nor remove one.
 _RIGHTS_ON: Final = {"audit_events": _RIGHTS[:2], **dict.fromkeys(READ_ONLY, _RIGHTS[:1])}
+# What belongs to no tenant, and every request may touch.
+_SHARED_TABLES: Final = ("rate_buckets",)
 _ITERATIONS: Final = 4096  # what PostgreSQL itself takes
 
 _ROLE: Final = text("SELECT current_user AS name, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
 _FUNCTIONS: Final = text(
     "SELECT oid::regprocedure::text AS name, has_function_privilege(oid, 'EXECUTE') AS is_granted FROM pg_proc"
     " WHERE pronamespace = current_schema()::regnamespace AND prosecdef AND left(proname, 9) = 'saasbase_'"
+)
+_SHARED: Final = text(
+    "SELECT relname AS name, has_table_privilege(oid, 'INSERT') AS is_granted FROM pg_class"
+    " WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:names)"
 )
 _TABLES: Final = text(
     "SELECT c.relname AS name, pg_has_role(c.relowner, 'MEMBER') AS is_owned,"
@@ -44,7 +50,7 @@ class DatabaseRoleError(RuntimeError):
 
 
 async def require_roles(database: Database) -> None:
-    """Refuse to serve when a role sees more, or less, than its work needs. Asks PostgreSQL five short questions at start.
+    """Refuse to serve when a role sees more, or less, than its work needs. Asks PostgreSQL six short questions at start.
 
     Raises:
         DatabaseRoleError: says in one line what to do.
@@ -54,7 +60,8 @@ async def require_roles(database: Database) -> None:
         _require_confined(role, tables)
         async with database.open_read() as connection:
             functions = list((await connection.execute(_FUNCTIONS)).all())
-        _require_rights("SAASBASE_DB_URL", role, [*tables, *functions])
+            shared = list((await connection.execute(_SHARED, {"names": list(_SHARED_TABLES)})).all())
+        _require_rights("SAASBASE_DB_URL", role, [*tables, *functions, *shared])
     elif hidden := [table.name for table in tables if not table.is_open]:
         raise DatabaseRoleError(
             f"SAASBASE_DB_URL: the role {role.name} sees no row of {', '.join(hidden)}:"
@@ -148,7 +155,7 @@ async def _grant(connection: AsyncConnection, name: str, *, is_for_jobs: bool) -
     await connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database[0]} TO {role}")
     await connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {database[1]} TO {role}")
     await connection.exec_driver_sql(f"GRANT SELECT ON alembic_version TO {role}")
-    for statement in _table_grants([table.name for table in tables], role, is_for_jobs=is_for_jobs):
+    for statement in _table_grants([*(table.name for table in tables), *_SHARED_TABLES], role, is_for_jobs=is_for_jobs):
         await connection.exec_driver_sql(statement)
     if not is_for_jobs:  # who sees every row need not ask whose it is
         for function in (await connection.execute(_FUNCTIONS)).scalars().all():

@@ -7,7 +7,9 @@ from fastapi import Depends, Request
 
 from app.audit.trail import Origin
 from app.authn.proxies import Credentials
-from app.http.requests import request_info
+from app.core.actors import Identity
+from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
+from app.http.requests import RequestInfo, request_info
 from app.http.runtime import Runtime, runtime_of
 from app.models.audit_event import MAX_USER_AGENT
 from app.unit_of_work import UnitOfWork
@@ -21,11 +23,12 @@ async def open_work(request: Request) -> AsyncIterator[UnitOfWork]:
     runtime = runtime_of(request)
     info = request_info(request.scope)
     peer = request.client.host if request.client else None
-    identity = await runtime.resolver.resolve(Credentials(request.scope["headers"], peer))
+    address = runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")))
+    identity = await _identify(runtime, Credentials(request.scope["headers"], peer), address, info)
     info.actor = identity.actor.subject
     info.on_behalf_of = identity.principal.subject if identity.principal is not None else None
     origin = Origin(
-        ip=runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for"))),
+        ip=address,
         user_agent=_printable(request.headers.get("user-agent")),
         request_id=info.request_id,
         correlation_id=info.correlation_id,
@@ -35,6 +38,19 @@ async def open_work(request: Request) -> AsyncIterator[UnitOfWork]:
             yield work
         finally:
             info.organization_id = str(work.organization_id) if work.organization_id is not None else None
+
+
+async def _identify(runtime: Runtime, credentials: Credentials, address: str | None, info: RequestInfo) -> Identity:
+    """Who is calling, counted; before anything else is asked."""
+    try:
+        identity = await runtime.resolver.resolve(credentials)
+    except (UnauthenticatedError, BadRequestError, ForbiddenError):
+        if runtime.limits is not None:
+            await runtime.limits.take_of_peer(address, info)
+        raise
+    if runtime.limits is not None:
+        await runtime.limits.take(identity, address, info)
+    return identity
 
 
 async def get_runtime(request: Request) -> Runtime:

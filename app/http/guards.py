@@ -20,8 +20,11 @@ Target = Callable[..., Awaitable[Located]] | Everything
 _CONDITIONAL: Final = frozenset({"PATCH", "PUT", "DELETE"})
 
 
-def guard(allow: Allowance, on: Target) -> params.Depends:
-    """A dependency that ends the request with 401, 404 or 403 unless the caller may, and with 412 if ``If-Match`` does not match."""
+def guard(allow: Allowance, on: Target, *, is_secret: bool = False) -> params.Depends:
+    """A dependency that ends the request with 401, 404 or 403 unless the caller may, and with 412 if ``If-Match`` does not match.
+
+    What is secret is answered 404 to whoever may not, even if he may see the target.
+    """
     if isinstance(on, Everything):
         if not isinstance(allow, Action):
             raise TypeError("a list over everything needs exactly one action")
@@ -33,7 +36,7 @@ def guard(allow: Allowance, on: Target) -> params.Depends:
         return params.Depends(admit_everywhere)
 
     async def admit(request: Request, work: Work, target: Annotated[Located, Depends(on)]) -> None:
-        await work.admit(target, *actions_for(allow, target.ref.type))
+        await work.admit(target, *actions_for(allow, target.ref.type), is_secret=is_secret)
         if request.method in _CONDITIONAL and (wanted := request.headers.getlist("if-match")):
             if not matches_strongly(",".join(wanted), etag_of(target.row)):
                 raise PreconditionFailedError

@@ -1,26 +1,19 @@
-"""The outermost ring, plain ASGI: request id, header limit, security headers, access line, metrics, an answer to every fault."""
+"""The outermost ring, plain ASGI: request id, security headers, access line, metrics."""
 
 import logging
 import time
-from typing import Final
 
 from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.problems import HeadersTooLargeError, problem_of
+from app.http.limits import headers_of
+from app.http.protections import protections_of
 from app.http.requests import RequestInfo, request_info
+from app.http.traffic import Traffic
 from app.observability.metrics import REQUESTS_IN_FLIGHT, observe_request
 from app.observability.tracing import describe, span_of_request, trace_id_of
 
 _access = logging.getLogger("app.access")
-_log = logging.getLogger(__name__)
-
-MAX_HEADER_BYTES: Final = 32 * 1024
-
-
-def _limit_headers(scope: Scope) -> None:
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-        raise HeadersTooLargeError
 
 
 def _route_of(scope: Scope) -> str | None:
@@ -40,11 +33,13 @@ def _describe(span: Span, scope: Scope, info: RequestInfo) -> None:
 class EdgeMiddleware:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, traffic: Traffic, hsts_seconds: int) -> None:
         self._app = app
+        self._hsts_seconds = hsts_seconds
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; no exception leaves while an answer can still be given."""
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -60,26 +55,24 @@ class EdgeMiddleware:
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", info.request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
+                    *protections_of(scope, message, self._hsts_seconds),
                 ]
+                if info.standing is not None:
+                    message["headers"].extend(headers_of(info.standing))
+                if self._traffic.is_draining:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
+        self._traffic.begin()
         REQUESTS_IN_FLIGHT.inc()
         try:
-            _limit_headers(scope)
             await self._app(scope, receive, send_marked)
-        except Exception as error:
-            if info.status:
-                raise  # the answer is half sent: only a broken connection can tell the client
-            response = problem_of(scope, error)
-            if response.status_code == 500:  # noqa: PLR2004 - the one status that is our fault
-                _log.exception("unforeseen error", extra={"request_id": info.request_id})
-            await response(scope, receive, send_marked)
         finally:
             seconds = time.perf_counter() - started
             route = _route_of(scope)
             if not info.status:
                 _describe(span, scope, info)
+            self._traffic.end()
             REQUESTS_IN_FLIGHT.dec()
             observe_request(scope["method"], route, info.status, seconds)
             self._write_access_line(scope, info, route, seconds)

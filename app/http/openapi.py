@@ -19,6 +19,9 @@ actor: `user:alice`, `service:billing`, `agent:tagger`. A bearer credential is a
 was told to believe. Every operation names the action it needs; roles on an organization reach
 into everything below it.
 
+**Limits.** Where requests are limited, every answer says in `RateLimit` and `RateLimit-Policy` what is left; one too many is answered 429
+with `Retry-After`.
+
 **Errors** are `application/problem+json` with a stable `code`. What you may not see answers like what does not exist: 404.
 """
 _METHODS: Final = frozenset({"get", "post", "put", "patch", "delete"})

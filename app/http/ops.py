@@ -27,7 +27,7 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether each thing the service depends on works: `ok`, or what is wrong."""
+    """Whether each thing the service depends on works: `ok`, or what is wrong. The status is `draining` while the service is ending."""
 
     status: str
     database: str
@@ -64,10 +64,9 @@ async def read_readiness(request: Request) -> JSONResponse:
     storage = await _check_storage(runtime)
     authorization = await _check_authorization(runtime)
     is_ready = database == schema == storage == authorization == "ok"
-    found = Readiness(
-        status="ok" if is_ready else "unavailable", database=database, db_schema=schema, storage=storage, authorization=authorization
-    )
-    return JSONResponse(found.model_dump(), 200 if is_ready else 503)
+    status = "draining" if runtime.traffic.is_draining else "ok" if is_ready else "unavailable"
+    found = Readiness(status=status, database=database, db_schema=schema, storage=storage, authorization=authorization)
+    return JSONResponse(found.model_dump(), 200 if status == "ok" else 503)
 
 
 @router.get("/version", operation_id="read_version", summary="Which release this is")

@@ -32,12 +32,14 @@ STATUS: Final[dict[type[errors.AppError], int]] = {
     errors.UnsupportedMediaTypeError: 415,
     errors.InvalidError: 422,
     errors.TooManyAttemptsError: 429,
+    errors.RateLimitedError: 429,
     errors.UnavailableError: 503,
 }
 _CODES: Final = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "too_large",
     416: "range_not_satisfiable",
     422: "invalid",
@@ -164,7 +166,7 @@ def _from_app_error(scope: Scope, error: errors.AppError) -> Response:
     headers = {}
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, errors.TooManyAttemptsError):
+    if isinstance(error, errors.TooManyAttemptsError | errors.RateLimitedError):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.UnavailableError):
         headers["Retry-After"] = RETRY_AFTER_SECONDS

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from app.core.text import InvalidTextError, clean_identifier
+from app.limits.buckets import Standing
 from app.models.audit_event import MAX_CORRELATION, MAX_REQUEST_ID
 
 _SCOPE_KEY: Final = "saasbase.request"
@@ -27,6 +28,7 @@ class RequestInfo:
     on_behalf_of: str | None = None
     organization_id: str | None = None
     status: int = 0
+    standing: Standing | None = None
 
 
 def request_info(scope: Scope) -> RequestInfo:

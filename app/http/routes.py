@@ -24,13 +24,14 @@ _PROBLEMS: Final = {
     401: "No valid identity, or an anonymous caller without the right",
     403: "The caller can see the resource but may not do this",
     404: "There is no such resource, or the caller may not see it",
+    408: "The body did not come in time",
     409: "The state of the resource does not allow this",
     412: "`If-Match` names another revision",
     413: "The body is too large",
     415: "The body has the wrong content type",
     416: "The range cannot be satisfied",
     422: "A value cannot be accepted; `errors` says which",
-    429: "Too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
+    429: "Too many requests, or too many attempts to prove an identity have failed; `Retry-After` says how many seconds to wait",
     503: "The service is busy or something it depends on does not answer; try again",
     507: "The store has no room for the content",
 }
@@ -73,8 +74,11 @@ class Routes:
         """A route without a guard; the reason stands in the documentation."""
         return self._declare(method, path, (), {OPEN_BECAUSE: because}, **options)
 
-    def _guarded(self, method: str, path: str, allow: Allowance, on: Target, **options: Any) -> Callable[[Endpoint], Endpoint]:
-        return self._declare(method, path, (guard(allow, on),), {ACTIONS: actions_named(allow)}, **options)
+    def _guarded(  # noqa: PLR0913 - the parts of a guarded route
+        self, method: str, path: str, allow: Allowance, on: Target, *, is_secret: bool = False, problems: Sequence[int] = (), **options: Any
+    ) -> Callable[[Endpoint], Endpoint]:
+        dependencies, extra = (guard(allow, on, is_secret=is_secret),), {ACTIONS: actions_named(allow)}
+        return self._declare(method, path, dependencies, extra, problems=(*problems, 404 if is_secret else 403), **options)
 
     def _declare(  # noqa: PLR0913 - the parts of a route
         self,
@@ -90,8 +94,8 @@ class Routes:
         unlimited_body: bool = False,
         **options: Any,
     ) -> Callable[[Endpoint], Endpoint]:
-        answers = {*_ALWAYS, *problems, *((403,) if dependencies else ()), *((404,) if "{" in path else ())}
-        answers |= {409, 413, 415} if method in {"POST", "PATCH"} else set()
+        answers = {*_ALWAYS, *problems, *((404,) if "{" in path else ())}
+        answers |= {408, 409, 413, 415} if method in {"POST", "PATCH"} else set()
         answers |= {412} if method in {"PATCH", "DELETE"} and "{" in path else set()
         answers -= {415} if self._malformed_is_400 else set()
         flags = {UNLIMITED: True} if unlimited_body else {}

@@ -11,6 +11,8 @@ from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver
 from app.blobs.store import BlobStore
+from app.http.limits import RequestLimits
+from app.http.traffic import Traffic
 from app.unit_of_work import WorkContext
 
 
@@ -31,6 +33,8 @@ class Runtime:
     max_body_bytes: int
     max_upload_bytes: int
     may_create_organizations: bool
+    limits: RequestLimits | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 def runtime_of(connection: HTTPConnection) -> Runtime:

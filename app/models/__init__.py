@@ -10,6 +10,7 @@ from app.models.group import Group, GroupMember
 from app.models.membership import Membership
 from app.models.organization import Organization
 from app.models.project import Project
+from app.models.rate_bucket import RateBucket
 from app.models.unsent_tuple import UnsentTuple
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "Membership",
     "Organization",
     "Project",
+    "RateBucket",
     "UnsentTuple",
 ]

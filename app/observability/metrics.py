@@ -60,6 +60,10 @@ MALFORMED: Final = _failures.labels("malformed")
 INVALID: Final = _failures.labels("invalid")
 SLOWED: Final = _failures.labels("slowed")
 
+RATE_LIMITED: Final = Counter(
+    "saasbase_rate_limited_requests", "Requests that were answered 429 because their caller had sent too many.", registry=_registry
+)
+
 _decisions = Counter(
     "saasbase_authorization_decisions",
     "What was decided about requests: allowed, forbidden, or not_found, which is also what is really absent.",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
+from app.settings.limits import LimitSettings
 from app.settings.sections import (
     ActorSettings,
     ApiKeySettings,
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     jwt: JwtSettings = JwtSettings()
     organizations: OrganizationSettings = OrganizationSettings()
     web: WebSettings = WebSettings()
+    limits: LimitSettings = LimitSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
 

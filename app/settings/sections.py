@@ -20,6 +20,7 @@ from app.core.issuers import Issuer, SigningAlgorithm
 from app.settings.values import (
     Networks,
     OptionalSecret,
+    Origins,
     read_actor,
     read_base_path,
     read_issuers,
@@ -29,6 +30,7 @@ from app.settings.values import (
 )
 
 MAX_SECONDS = 366 * 86400
+MAX_WAIT = 3600
 MAX_DAYS = 36500
 MAX_S3_PARTS = 10_000
 
@@ -250,6 +252,20 @@ class WebSettings(Section):
     """Port for /metrics, /docs, /redoc and /openapi.json, which then are on no other, and the health routes; 0 = the port of the API."""
     ops_host: str = Field(default="127.0.0.1", min_length=1)
     """Address that port is opened on."""
+    drain_seconds: float = Field(default=0, ge=0, le=MAX_WAIT)
+    """After SIGTERM: how long requests are still taken while /readyz says 503, so that a load balancer can turn away first."""
+    shutdown_seconds: int = Field(default=30, ge=1, le=MAX_WAIT)
+    """After that: how long requests that are under way may take before they are broken off."""
+    header_seconds: float = Field(default=20, ge=0, le=MAX_WAIT)
+    """How long a connection may take to send the head of a request; 0 = no limit."""
+    body_idle_seconds: float = Field(default=30, ge=0, le=MAX_WAIT)
+    """How long nothing of a body may come before it is answered 408, and how long the rest of a refused body is read; 0 = no limit."""
+    read_idle_seconds: float = Field(default=60, ge=0, le=MAX_WAIT)
+    """How long a client may read nothing of its answer before the connection is cut; 0 = no limit."""
+    cors_origins: Origins = ()
+    """Comma-separated origins whose pages may call the API from a browser, or * for all; empty = none but its own."""
+    hsts_seconds: int = Field(default=0, ge=0, le=2 * MAX_SECONDS)
+    """Behind TLS: how long browsers shall come by https only (Strict-Transport-Security); 0 = it is not said."""
 
 
 class TelemetrySettings(Section):

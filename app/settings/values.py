@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     SecretStr,
 )
@@ -14,6 +15,7 @@ from pydantic_settings import NoDecode
 from app.core.actors import Actor, InvalidActorError
 from app.core.issuers import Issuer, require_distinct
 
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
@@ -28,6 +30,13 @@ def read_networks(values: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(value, strict=False) for value in values)
     except ValueError:  # its text repeats the value
         raise ValueError("must be addresses or networks with commas between, such as 127.0.0.1/32,10.0.0.0/8") from None
+
+
+def read_origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers write them, or a star for all."""
+    if any(value != "*" and not _ORIGIN.fullmatch(value) for value in values):
+        raise ValueError("must be * or origins with commas between, such as https://app.example.com,http://localhost:3000")
+    return values
 
 
 def read_base_path(value: str) -> str:
@@ -78,5 +87,6 @@ def require_distinct_issuers(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
     return issuers
 
 
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_list), AfterValidator(read_origins)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: read_networks(read_list(v)))]

@@ -13,8 +13,8 @@ ALLOWED = {
         "app/db/engine.py": "defines it, and pings",
         "app/db/migrations.py": "reads the schema's version, which belongs to no tenant",
         "app/db/roles.py": "asks what a role may see, before the service serves",
-        "app/unit_of_work.py": "locates a row together with the caller's roles on it: before that no tenant is known",
-        "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
+        "app/unit_of_work.py": "asks the questions of the policy engine, which are about what is not pinned",
+        "app/authn/api_keys.py": "finds the key that the command line names by its prefix",
         "app/authz/outbox.py": "asks which organizations have changes to send",
         "app/reference/target.py": "asks whether another organization has the slug of one that is being imported",
         "app/audit/sealer.py": "asks which organizations have events to seal, and which chains have moved",
@@ -27,6 +27,11 @@ ALLOWED = {
         "app/blobs/s3.py": "the blob store's method of the same name",
         "app/blobs/store.py": "the blob store's method of the same name",
         "app/resources/documents/service.py": "the blob store's method of the same name",
+    },
+    "look_up": {
+        "app/db/engine.py": "defines it",
+        "app/authz/builtin.py": "locates a row together with the caller's roles on it: before that no tenant is known",
+        "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
     },
     "open_snapshot": {
         "app/db/snapshot.py": "defines it",
@@ -47,6 +52,7 @@ ALLOWED = {
         "app/audit/report.py": "lists the organizations that have a trail, for the command line",
         "app/audit/verification.py": "reads one chain in a snapshot, which a session of the fence does not offer",
         "app/db/repository.py": "reads a column's name, runs nothing",
+        "app/limits/shared.py": "counts requests of callers, which belong to no tenant",
     },
     "open_system_work": {
         "app/cli/operating.py": "what the operator does in one tenant from the command line",
@@ -76,6 +82,7 @@ ALLOWED = {
         "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
         "app/authz/outbox.py": "removes what was sent, organization by organization",
         "app/audit/sealer.py": "seals events, organization by organization",
+        "app/limits/shared.py": "counts requests of callers, which belong to no tenant",
         "app/authz/reconcile.py": "writes down what is to be repaired, organization by organization",
         "app/resources/audit_events/export.py": "the writer of the library csv",
     },

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin
@@ -136,8 +135,8 @@ class World:
     def place(self, case: Case, level: ResourceType) -> Place:
         return self.branches[case.way][level]
 
-    async def locate(self, connection: AsyncConnection, case: Case, place: Place) -> Located:
-        found = await self.policy.locate(connection, self.asker(case), KEYS[place.ref.type], place.ref.id, now())
+    async def locate(self, case: Case, place: Place) -> Located:
+        found = await self.policy.locate(self.database, self.asker(case), KEYS[place.ref.type], place.ref.id, now())
         assert found is not None
         return found
 
@@ -176,15 +175,14 @@ def tenants_of(asker: Asker) -> Tenants:
 async def test_a_role_carries_exactly_its_actions_however_it_is_held(world: World) -> None:
     wrong = []
     for case in world.cases:
-        async with world.database.open_read(Tenants.exactly(world.place(case, ResourceType.ORGANIZATION).organization_id)) as connection:
-            for asked in LEVELS:
-                place = world.place(case, asked)
-                located = await world.locate(connection, case, place)
-                expected = case.expected(asked)
-                wrong += [(case, asked.value, action.value) for action in Action if (action in located.actions) is not (action in expected)]
-                assert located.ref == place.ref
-                assert located.organization_id == place.organization_id
-                assert located.project_id == place.project_id
+        for asked in LEVELS:
+            place = world.place(case, asked)
+            located = await world.locate(case, place)
+            expected = case.expected(asked)
+            wrong += [(case, asked.value, action.value) for action in Action if (action in located.actions) is not (action in expected)]
+            assert located.ref == place.ref
+            assert located.organization_id == place.organization_id
+            assert located.project_id == place.project_id
     assert wrong == []
 
 
@@ -226,7 +224,7 @@ async def test_a_grant_and_a_group_membership_end_at_their_very_moment(database_
         for actor, (at, is_live) in product((granted, grouped), ((moment - tick, True), (moment, False), (moment + tick, False))):
             asker = Asker(actor)
             async with database.open_read(tenants_of(asker)) as connection:
-                located = await engine.locate(connection, asker, Organization.id, home.ref.id, at)
+                located = await engine.locate(database, asker, Organization.id, home.ref.id, at)
                 assert located is not None
                 assert located.granted == (ROLE_ACTIONS[Role.ORG_MEMBER] if is_live else set())
                 statement = select(Organization.id).where(engine.visible_rows(Organization, Action.ORGANIZATION_READ, asker).predicate)

@@ -38,6 +38,7 @@ class Case:
     """``on`` is the kind of the target; None for a list over everything. ``asks`` narrows a route that serves several kinds.
 
     ``fresh`` names what is made anew for each request, because the operation can succeed only once on it.
+    ``is_secret`` is what hides its target from all who may not do it.
     """
 
     operation: str
@@ -48,6 +49,7 @@ class Case:
     asks: frozenset[Action] | None = None
     destroys: bool = False
     fresh: str | None = None
+    is_secret: bool = False
 
     @property
     def label(self) -> str:
@@ -179,8 +181,8 @@ def _question_cases() -> Iterator[Case]:
     def asked(branch: Branch) -> dict[str, Any]:
         return {"params": {"action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": branch.project_id}}
 
-    yield Case("list_who_can", PROJECT, "/authz/who-can", 200, asked)
-    yield Case("explain_who_can", PROJECT, "/authz/who-can-explain", 200, asked)
+    yield Case("list_who_can", PROJECT, "/authz/who-can", 200, asked, is_secret=True)
+    yield Case("explain_who_can", PROJECT, "/authz/who-can-explain", 200, asked, is_secret=True)
 
 
 def _audit_cases() -> Iterator[Case]:

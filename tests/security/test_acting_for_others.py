@@ -100,7 +100,7 @@ async def test_questions_tell_what_both_may_do(world: World) -> None:
     hidden = acting(world.service, "agent:helper", "user:mallory")
     assert (await hidden.get("/authz/effective-roles", params=asked)).json() == []
     query = {"action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": world.shared}
-    await for_bob.get("/authz/who-can", 403, params=query)
+    await for_bob.get("/authz/who-can", 404, params=query)
     await hidden.get("/authz/who-can", 404, params=query)
     changes = {"grants": [{**asked, "role": "PROJECT_VIEWER"}]}
     await for_bob.post("/authz/simulate", changes, 404)
@@ -130,8 +130,10 @@ async def test_the_actor_header_names_who_a_key_acts_for_if_it_may(world: World)
     me = (await for_bob.get("/me")).json()
     assert (me["actor"]["type"], me["on_behalf_of"]) == ("API_KEY", "user:bob")
     await for_bob.patch(f"/projects/{world.shared}", {"name": "x"}, 403)
-    both = shows(world.service, token, **{ACTOR: "user:alice", FOR: "user:bob"})  # the plain word counts
-    assert (await both.get("/me")).json()["on_behalf_of"] == "user:bob"
+    twice = shows(world.service, token, **{ACTOR: "user:bob", FOR: "bob"})
+    assert (await twice.get("/me")).json()["on_behalf_of"] == "user:bob"
+    two = shows(world.service, token, **{ACTOR: "user:alice", FOR: "user:bob"})
+    read_problem(await two.get("/me", 400), 400, "ambiguous_actor")
     alone = (await shows(world.service, token).get("/me")).json()
     assert (alone["on_behalf_of"], alone["api_key"]["may_act_for_others"]) == (None, True)
 
@@ -303,6 +305,6 @@ async def test_the_next_page_is_for_the_same_principal(world: World) -> None:
     query = {"action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": world.shared, "limit": 2}
     first = await for_dora.get("/authz/who-can", params=query)
     second = await for_dora.get(next_link_of(first))
-    await acting(world.service, "agent:helper", "user:bob").get(next_link_of(first), 403)
+    await acting(world.service, "agent:helper", "user:bob").get(next_link_of(first), 404)
     everybody = (await world.alice.get("/authz/who-can", params={**query, "limit": 1000})).json()
     assert first.json() + second.json() == everybody[:4]

@@ -88,7 +88,7 @@ def expected_status(credential: Credential, case: Case, declared: frozenset[Acti
         return case.success if credential.actions is None or declared <= credential.actions else 403
     held = credential.holds_on(case.on)
     if not held & (case.asks or declared):
-        return 403 if READ_ACTIONS[case.on] in held else 404
+        return 403 if READ_ACTIONS[case.on] in held and not case.is_secret else 404
     handed = HANDED.get((case.operation, case.on))
     if handed is not None and not ROLE_ACTIONS[handed] <= held:
         return 403

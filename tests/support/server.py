@@ -61,7 +61,13 @@ def run_server(database_url: str, folder: Path, *, workers: int = 1, **environme
     command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--workers", str(workers)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, env={**clean, **settings, "PYTHONPATH": str(ROOT)}, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            command,
+            env={**clean, **settings, "PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     server = Server(f"http://127.0.0.1:{port}", process, log_path)
     try:

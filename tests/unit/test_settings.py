@@ -54,6 +54,11 @@ BAD = {
     "SAASBASE_WEB__ENABLED": ["perhaps"],
     "SAASBASE_WEB__BASE_PATH": ["/a b", "/{tenant}", "/api?x=1"],
     "SAASBASE_WEB__MAX_BODY_BYTES": ["1023"],
+    "SAASBASE_WEB__DRAIN_SECONDS": ["-1", "3601", "nan"],
+    "SAASBASE_WEB__SHUTDOWN_SECONDS": ["0", "1.5"],
+    "SAASBASE_WEB__CORS_ORIGINS": ["app.example.com", "https://app.example.com/", "https://*.example.com", f"https://{SECRET}@x"],
+    "SAASBASE_WEB__HSTS_SECONDS": ["-1"],
+    "SAASBASE_LIMITS__KEY_PER_MINUTE": ["-1", "1000001", "many"],
     "SAASBASE_LOG__LEVEL": ["LOUD"],
     "SAASBASE_LOG__FORMAT": ["xml"],
 }

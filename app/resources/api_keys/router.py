@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Body, Depends, Query, Request, Response
 
 from app.authz.engine import Located
 from app.core.permissions import Action
@@ -62,7 +62,9 @@ async def update_api_key(key: TheApiKey, changes: ApiKeyUpdate, api_keys: ApiKey
 
 
 @routes.post("/api-keys/{api_key_id}/rotate", allow=Action.MEMBER_MANAGE, on=the_api_key, status_code=200)
-async def rotate_api_key(key: TheApiKey, asked: ApiKeyRotate, api_keys: ApiKeys) -> ApiKeyCreated:
+async def rotate_api_key(
+    key: TheApiKey, asked: Annotated[ApiKeyRotate, Body(default_factory=ApiKeyRotate)], api_keys: ApiKeys
+) -> ApiKeyCreated:
     """Give an API key a new secret.
 
     The old one keeps working for `overlap_seconds`; the key's id, role and end stay.

@@ -19,9 +19,11 @@ MAX_OVERLAP_SECONDS = 7 * 24 * 3600
 
 def _network(value: str) -> str:
     try:
-        return str(ip_network(value, strict=False))
+        if "%" not in value:  # the zone of an IPv6 address means something on one machine only
+            return str(ip_network(value, strict=False))
     except ValueError:
-        raise ValueError("this value is no network in CIDR notation") from None
+        pass
+    raise ValueError("this value is no network in CIDR notation")
 
 
 def _key_scope(value: ResourceType) -> ResourceType:

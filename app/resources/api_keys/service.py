@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from app.authz.engine import Located
-from app.authz.escalation import forbid_escalation, forbid_outliving, forbid_wandering, is_later, lie_within, require_fit
+from app.authz.escalation import common_networks, forbid_escalation, forbid_outliving, forbid_wandering, is_later, lie_within, require_fit
 from app.authz.memberships import MembershipRepository
 from app.core.actors import Actor, ActorType
 from app.core.clock import now
@@ -40,7 +40,7 @@ class ApiKeyService:
             raise InvalidError(f"{new.role.value} does not carry {', '.join(sorted(foreign))}", pointer="/actions")
         if new.expires_at is not None and new.expires_at <= now():
             raise InvalidError("lies in the past", pointer="/expires_at")
-        forbid_escalation(scope, new.role)
+        forbid_escalation(scope.actions, new.role)
         parent = await self._parent(scope)
         if parent is not None:
             forbid_outliving(parent, new.expires_at)
@@ -88,7 +88,7 @@ class ApiKeyService:
         return await self._keys.list_visible(query)
 
     async def update(self, key: Located, changes: ApiKeyUpdate) -> ApiKeyRead:
-        """Rename it, change its end, its networks or its metadata.
+        """Rename it, change its end, its networks or its metadata. An earlier end and narrower networks hold for the keys it has made too.
 
         Raises:
             ConflictError: the key is revoked.
@@ -108,6 +108,8 @@ class ApiKeyService:
         if "expires_at" in values:
             await self._keys.end_grants([row.id], changes.expires_at)
             await self._end_descendants(key, changes.expires_at)
+        if values.get("allowed_cidrs") is not None:
+            await self._confine_descendants(key, values["allowed_cidrs"])
         changed = await self._keys.update(row.id, values, self._work.expected_revision)
         self._record(AuditAction.API_KEY_UPDATED, key, changed, changed=sorted(values))
         return ApiKeyRead.from_row(changed)
@@ -122,7 +124,7 @@ class ApiKeyService:
         row = await self._take_turn(key)
         if not ApiKeyRead.from_row(row).is_active:
             raise ConflictError("The key is revoked or has ended.", code="key_revoked")
-        forbid_escalation(key, Role(row.role))
+        forbid_escalation(key.actions, Role(row.role))
         if self._work.actor.type is ActorType.API_KEY:
             await self._forbid_strangers(row)
         moment, token = now(), new_token()
@@ -149,9 +151,13 @@ class ApiKeyService:
         self._record(AuditAction.API_KEY_DELETED, key, row)
 
     async def _revoke_family(self, key: Located) -> None:
-        family = [member for member in await self._keys.find_family(key.row.id) if member.revoked_at is None]
-        await self._keys.revoke_all([member.id for member in family], now())
-        for member in family:
+        await self._revoke_all(key, [member for member in await self._keys.find_family(key.row.id) if member.revoked_at is None])
+
+    async def _revoke_all(self, key: Located, members: list[Any]) -> None:
+        if not members:
+            return
+        await self._keys.revoke_all([member.id for member in members], now())
+        for member in members:
             self._record(AuditAction.API_KEY_REVOKED, key, member)
             actor = Actor(ActorType.API_KEY, str(member.id))
             self._work.record(AuditAction.MEMBERSHIP_REVOKED, key, actor=actor.subject, origin="api_key", **_details(member))
@@ -165,13 +171,24 @@ class ApiKeyService:
         for member in longer:
             self._record(AuditAction.API_KEY_UPDATED, key, member, changed=["expires_at"])
 
+    async def _confine_descendants(self, key: Located, networks: list[str]) -> None:
+        """Let the keys it has made work from these networks only; what then works from nowhere is revoked."""
+        made = [member for member in await self._keys.find_family(key.row.id) if member.id != key.row.id and member.revoked_at is None]
+        wider = [member for member in made if not lie_within(member.allowed_cidrs, networks)]
+        left = {member.id: common_networks(member.allowed_cidrs, networks) for member in wider}
+        await self._revoke_all(key, [member for member in wider if not left[member.id]])
+        for member in wider:
+            if left[member.id]:
+                confined = await self._keys.update(member.id, {"allowed_cidrs": left[member.id]}, None)
+                self._record(AuditAction.API_KEY_UPDATED, key, confined, changed=["allowed_cidrs"])
+
     async def _forbid_widening(self, key: Located, row: Any, values: dict[str, Any]) -> None:
         """More time, or more networks, is a new key by another name: the rules of making one hold."""
         lives_longer = "expires_at" in values and is_later(expires_at=values["expires_at"], than=row.expires_at)
         works_wider = "allowed_cidrs" in values and not lie_within(values["allowed_cidrs"], row.allowed_cidrs)
         if not lives_longer and not works_wider:
             return
-        forbid_escalation(key, Role(row.role))
+        forbid_escalation(key.actions, Role(row.role))
         if self._work.actor.type is ActorType.API_KEY:
             raise ForbiddenError("A key gives no key, itself included, more time or wider networks.", code="escalation")
         parent = await self._keys.find(row.parent_key_id) if row.parent_key_id is not None else None

@@ -90,7 +90,7 @@ async def list_effective_roles(query: Annotated[RolesQuery, Query()], authorizat
     return await authorization.effective_roles(actor, ref)
 
 
-@routes.get("/authz/who-can", allow=Action.MEMBER_MANAGE, on=the_resource_in_question, problems=(404,))
+@routes.get("/authz/who-can", allow=Action.MEMBER_MANAGE, on=the_resource_in_question, is_secret=True)
 async def list_who_can(
     resource: TheResource, query: AboutWhoCan, authorization: Authorization, runtime: TheRuntime, response: Response
 ) -> list[ActorRef]:
@@ -106,7 +106,7 @@ async def list_who_can(
     return actors
 
 
-@routes.get("/authz/who-can-explain", allow=Action.MEMBER_MANAGE, on=the_resource_in_question, problems=(404,))
+@routes.get("/authz/who-can-explain", allow=Action.MEMBER_MANAGE, on=the_resource_in_question, is_secret=True)
 async def explain_who_can(
     resource: TheResource, query: AboutWhoCan, authorization: Authorization, runtime: TheRuntime, response: Response
 ) -> list[Explanation]:

@@ -66,7 +66,7 @@ class AuthorizationService:
         """What each actor may do on each resource, None where the caller may not ask."""
         wanted: defaultdict[ResourceType, set[tuple[UUID, Actor]]] = defaultdict(set)
         for actor, ref in asked:
-            wanted[ref.type].update((ref.id, one) for one in (actor, *self.parties))
+            wanted[ref.type].update((ref.id, one) for one in (actor, *self._work.parties))
         granted: dict[Question, frozenset[Action]] = {}
         for type_, pairs in wanted.items():
             for (resource_id, actor), actions in (await self._answers.judge(type_, pairs)).items():
@@ -80,16 +80,10 @@ class AuthorizationService:
 
         return [answer(actor, ref) for actor, ref in asked]
 
-    @property
-    def parties(self) -> list[Actor]:
-        """Who must be allowed what the caller does: the actor, and who it acts for."""
-        principal = self._work.identity.principal
-        return [self._work.actor, *([principal] if principal is not None else [])]
-
     def shared(self, granted: Mapping[Question, frozenset[Action]], ref: ResourceRef) -> frozenset[Action]:
         """What the caller may do on a resource: what every party was granted there, within what the credential was made for."""
         nothing: frozenset[Action] = frozenset()
-        every = [granted.get((party, ref), nothing) for party in self.parties]
+        every = [granted.get((party, ref), nothing) for party in self._work.parties]
         limit = self._work.identity.only_actions
         return frozenset.intersection(*every, *([limit] if limit is not None else []))
 

@@ -157,7 +157,7 @@ class SimulationService:
         """What each may do as it is and as it would be; about the caller what its principal and its credential leave of it."""
         by_type: defaultdict[ResourceType, set[tuple[UUID, Actor]]] = defaultdict(set)
         for actor, ref in pairs:
-            parties = self._authorization.parties if actor == self._work.actor else [actor]
+            parties = self._work.parties if actor == self._work.actor else [actor]
             by_type[ref.type].update((ref.id, party) for party in parties)
         before: Answers = {}
         after: Answers = {}

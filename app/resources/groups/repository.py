@@ -29,9 +29,10 @@ class GroupRepository(Repository):
         super().__init__(work.session)
         self._work = work
 
-    async def exists(self, group_id: str) -> bool:
-        """Whether the organization has such a group."""
-        return (await self._session.execute(select(Group.id).where(Group.group_id == group_id))).one_or_none() is not None
+    async def hold(self, group_id: str) -> bool:
+        """Whether the organization has such a group; it then stays until the end of the transaction."""
+        held = select(Group.id).where(Group.group_id == group_id).with_for_update(read=True, key_share=True)
+        return (await self._session.execute(held)).one_or_none() is not None
 
     async def list_all(self, query: GroupListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
         """The groups of the organization."""

@@ -1,15 +1,19 @@
 """Rules of groups: letting somebody in gives him everything the group holds, so it is granting."""
 
+from collections import defaultdict
 from typing import Any
+from uuid import UUID
 
 from app.authz.engine import Located
 from app.authz.escalation import forbid_escalation
 from app.core.actors import ActorType
 from app.core.clock import now
-from app.core.errors import InvalidError, NotFoundError
+from app.core.errors import InvalidError
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.core.permissions import Role
+from app.core.resources import ResourceType
 from app.http.bounded import ArrayQuery
 from app.http.schemas import ActorRef
 from app.resources.groups.repository import GroupRepository
@@ -74,10 +78,9 @@ class GroupService:
         Raises:
             ForbiddenError: it holds what the caller does not.
         """
-        row = group.row
-        await self._forbid_more_than_held(row.group_id)
-        await self._groups.remove(row, self._work.expected_revision)
-        self._work.record(AuditAction.GROUP_DELETED, group, group_id=row.group_id, name=row.name)
+        await self._forbid_more_than_held(group)
+        await self._groups.remove(group.row, self._work.expected_revision)
+        self._work.record(AuditAction.GROUP_DELETED, group, group_id=group.row.group_id, name=group.row.name)
 
     async def members(self, group: Located, query: ArrayQuery) -> CursorPage[GroupMemberRead]:
         """The direct members, by type and id."""
@@ -94,9 +97,9 @@ class GroupService:
         group_id = group.row.group_id
         if new.expires_at is not None and new.expires_at <= now():
             raise InvalidError("lies in the past", pointer="/expires_at")
-        if new.member_type is ActorType.GROUP and not await self._groups.exists(new.member_id):
+        if new.member_type is ActorType.GROUP and not await self._groups.hold(new.member_id):
             raise InvalidError("is no group of the organization", pointer="/member_id")
-        await self._forbid_more_than_held(group_id)
+        await self._forbid_more_than_held(group)
         values = {
             "organization_id": group.organization_id,
             "group_id": group_id,
@@ -126,14 +129,20 @@ class GroupService:
         if not await self._groups.has_member(group_id, key.actor):
             return
         if not self._work.is_about_itself(key.actor):
-            await self._forbid_more_than_held(group_id)
+            await self._forbid_more_than_held(group)
         await self._groups.remove_member(group_id, key.actor)
         self._work.record(AuditAction.GROUP_MEMBER_REMOVED, group, group_id=group_id, member=key.actor.subject)
 
-    async def _forbid_more_than_held(self, group_id: str) -> None:
-        for ref, role in await self._groups.grants_through(group_id):
-            try:
-                resource = await self._work.locate_ref(ref)
-            except NotFoundError:
-                continue  # deleted at this moment: nothing is held there
-            forbid_escalation(resource, role)
+    async def _forbid_more_than_held(self, group: Located) -> None:
+        """One statement for what the group holds, and one for each type of resource it holds something on."""
+        grants: defaultdict[ResourceType, list[tuple[UUID, Role]]] = defaultdict(list)
+        for ref, role in await self._groups.grants_through(group.row.group_id):
+            grants[ref.type].append((ref.id, role))
+        limit, parties = self._work.identity.only_actions, [self._work.asker_of(actor) for actor in self._work.parties]
+        async with self._work.open_questions(group.organization_id) as (connection, policy):
+            for resource_type, held in grants.items():
+                granted = await policy.judge(connection, resource_type, {(one, asker) for one, _ in held for asker in parties}, now())
+                for resource_id, role in held:
+                    mine = [granted[resource_id, asker.actor] for asker in parties if (resource_id, asker.actor) in granted]
+                    if mine:  # else it was deleted at this moment: nothing is held there
+                        forbid_escalation(frozenset.intersection(*mine, *([limit] if limit is not None else [])), role)

@@ -36,7 +36,7 @@ class MembershipService:
             raise InvalidError("an API key holds the role it was made with and no other", pointer="/actor_type")
         if new.expires_at is not None and new.expires_at <= now():
             raise InvalidError("lies in the past", pointer="/expires_at")
-        forbid_escalation(resource, new.role)
+        forbid_escalation(resource.actions, new.role)
         grantee = Actor(new.actor_type, new.actor_id)
         row = await self._memberships.grant(
             resource.organization_id,
@@ -71,7 +71,7 @@ class MembershipService:
             ConflictError: the organization would be left without an owner, or the grant is that of an API key and goes with the key.
         """
         if not self._work.is_about_itself(key.actor):
-            forbid_escalation(resource, key.role)
+            forbid_escalation(resource.actions, key.role)
         if key.actor_type is ActorType.API_KEY and await self._memberships.is_held(key.ref, key.actor, key.role):
             raise ConflictError("An API key without its grant would still be shown as active: revoke the key instead.", code="key_grant")
         is_ownership = key.role is Role.ORG_OWNER and key.ref.type is ResourceType.ORGANIZATION

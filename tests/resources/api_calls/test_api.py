@@ -76,7 +76,7 @@ async def test_every_change_is_told_in_the_audit_trail(alice: Caller) -> None:
     events = await events_of(alice, organization_id=organization["id"], resource_type="API_CALL", resource_id=call["id"])
     assert [(event["action"], event["details"]) for event in events] == [
         ("API_CALL_CREATED", {"name": "call", "operation_key": "op", "status": "RECEIVED"}),
-        ("API_CALL_UPDATED", {"status": "PROCESSING", "changed": ["status"]}),
+        ("API_CALL_UPDATED", {"status": "PROCESSING", "changed": ["status"], "request_correlation_id": "the request's"}),
         ("API_CALL_UPDATED", {"status": "COMPLETED", "changed": ["response_payload", "status"]}),
         ("API_CALL_DELETED", {"name": "call"}),
     ]

@@ -59,7 +59,7 @@ async def test_the_token_is_in_no_other_answer_no_log_and_no_event(
     caplog.set_level(logging.DEBUG)
     made = await make_key(alice, "ORGANIZATION", org, "ORG_ADMIN")
     key, bearer = made["api_key"]["id"], shows(service, made["token"])
-    rotated = (await alice.post(f"/api-keys/{key}/rotate", {"overlap_seconds": 60}, 200)).json()
+    rotated = (await alice.post(f"/api-keys/{key}/rotate", expect=200)).json()
     asked = {"action": "ORGANIZATION_READ", "resource_type": "ORGANIZATION", "resource_id": org}
     answers = [
         await bearer.get(f"/organizations/{org}"),
@@ -95,6 +95,7 @@ async def test_a_value_that_cannot_be_is_named_and_leaves_no_key(alice: Caller, 
         ({"actions": ["ORGANIZATION_DELETE"]}, "/actions"),
         ({"allowed_cidrs": []}, "/allowed_cidrs"),
         ({"allowed_cidrs": ["10.0.0.0/33"]}, "/allowed_cidrs/0"),
+        ({"allowed_cidrs": ["10.0.0.0/8", "fe80::1%eth0/64"]}, "/allowed_cidrs/1"),
         ({"id": str(uuid4())}, "/id"),
         ({"organization_id": str(uuid4())}, "/organization_id"),
     ):

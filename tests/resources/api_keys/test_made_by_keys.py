@@ -62,6 +62,24 @@ async def test_a_key_makes_no_key_that_works_from_elsewhere(service: Service, al
     await maker.post("/api-keys", wanted(org, allowed_cidrs=["10.1.0.0/16", "10.0.0.0/8"]), 201)
 
 
+async def test_narrower_networks_hold_for_all_it_made(service: Service, alice: Caller, org: str) -> None:
+    maker, key = await key_of(service, alice, "ORGANIZATION", org, "ORG_ADMIN")
+    expected: list[tuple[list[str] | None, list[str] | None]] = [
+        (None, ["10.0.0.0/8", "2001:db8::/32"]),
+        (["0.0.0.0/0"], ["10.0.0.0/8"]),
+        (["10.1.0.0/16", "192.0.2.0/24", "2001::/16"], ["10.1.0.0/16", "2001:db8::/32"]),
+        (["10.2.0.0/16"], ["10.2.0.0/16"]),
+        (["192.0.2.0/24"], None),
+    ]
+    made = [(await maker.post("/api-keys", wanted(org, allowed_cidrs=networks), 201)).json()["api_key"]["id"] for networks, _ in expected]
+    await alice.patch(f"/api-keys/{key['id']}", {"allowed_cidrs": ["10.0.0.0/8", "2001:db8::/32"]})
+    changed = [event["details"]["api_key_id"] for event in await events_of(alice, organization_id=org, action="API_KEY_UPDATED")]
+    assert sorted(changed) == sorted([key["id"], *made[:3]])
+    for made_id, (networks, left) in zip(made, expected, strict=True):
+        now = (await alice.get(f"/api-keys/{made_id}")).json()
+        assert (now["allowed_cidrs"], now["is_active"]) == (left or networks, left is not None)
+
+
 async def test_revoking_or_deleting_a_key_ends_all_it_made(service: Service, alice: Caller, org: str) -> None:
     for is_deleted in (False, True):
         family = await family_of(service, alice, org)

@@ -101,11 +101,10 @@ async def test_who_can_is_for_who_manages_members(service: Service, alice: Calle
     await alice.grant("PROJECT", project, "user:bob", "PROJECT_EDITOR")
     asked = {"action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": project}
     for path in ("/authz/who-can", "/authz/who-can-explain"):
-        await bob.get(path, 403, params=asked)
         same = {"X-Request-ID": "same"}
-        invisible = await mallory.get(path, 404, params=asked, headers=same)
         absent = await mallory.get(path, 404, params={**asked, "resource_id": str(uuid4())}, headers=same)
-        assert invisible.content == absent.content
+        for caller in (bob, mallory):
+            assert (await caller.get(path, 404, params=asked, headers=same)).content == absent.content
         await service.as_(None).get(path, 401, params=asked)
 
 
@@ -191,7 +190,7 @@ async def test_a_narrowed_key_is_answered_as_it_is_served(service: Service, alic
     assert subject not in await who_can(alice, "PROJECT_UPDATE", "PROJECT", project)
     for question in QUESTIONS:  # its role could, the key cannot
         await ask(bearer, question, "user:alice", "PROJECT_READ", "PROJECT", project, 404)
-    await bearer.get("/authz/who-can", 403, params={"action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": project})
+    await bearer.get("/authz/who-can", 404, params={"action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": project})
 
 
 async def test_a_key_counts_until_it_ends_or_is_revoked(service: Service, alice: Caller, org: str, project: str) -> None:

@@ -247,8 +247,8 @@ async def test_who_does_not_manage_members_finds_no_subjects(
 ) -> None:
     await alice.grant("PROJECT", project, "user:bob", "PROJECT_EDITOR")
     asked = question("user:", "read", "project", project)
-    assert (await ask(mallory, SUBJECT, asked))["context"] == ABSENT
-    read_problem(await bob.post(SUBJECT, asked, 403), 403, "forbidden")
+    for caller in (bob, mallory):
+        assert (await ask(caller, SUBJECT, asked))["context"] == ABSENT
     assert {event["actor"]["id"] for event in await denied_events_of(service, alice)} == {"bob", "mallory"}
 
 
@@ -270,5 +270,5 @@ async def test_a_narrowed_key_is_answered_as_it_is_served(service: Service, alic
     found = await ask(bearer, ACTION, question(itself, "", "project", project))
     assert found["results"] == [{"name": "PROJECT_READ"}]
     assert (await ask(bearer, EVALUATION, question("user:alice", "read", "project", project)))["context"] == ABSENT
-    await ask(bearer, SUBJECT, question("user:", "read", "project", project), 403)
+    assert (await ask(bearer, SUBJECT, question("user:", "read", "project", project)))["context"] == ABSENT
     assert (await ask(bearer, RESOURCE, question(itself, "update", "project", "")))["results"] == []

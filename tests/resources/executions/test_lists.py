@@ -110,6 +110,7 @@ async def test_an_execution_takes_its_correlation_from_the_request_unless_it_nam
         assert execution["correlation_id"] == wanted
         event = (await events_of(alice, action="EXECUTION_STARTED"))[-1]
         assert (event["correlation_id"], event["details"]["execution_id"]) == (wanted, execution["id"])
+        assert event["details"].get("request_correlation_id") == ("order 7" if wanted == "own" else None)
     for correlation, count in (("order 7", 2), (TRACE, 1), ("own", 1), ("OWN", 0)):
         found = (await alice.get(f"/executions/by-correlation/{correlation}")).json()
         assert [item["correlation_id"] for item in found] == [correlation] * count

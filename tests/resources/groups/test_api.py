@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Caller, Service
 from tests.support.answers import at_once, count_rows, events_of, next_link_of, path_of, pointers_of, read_problem
 from tests.support.keys import after, key_of
+from tests.support.statements import statements_of_requests
 
 pytestmark = pytest.mark.anyio
 
@@ -254,6 +255,29 @@ async def test_a_group_inside_a_mightier_group_is_as_closed_as_that_one(alice: C
     await bob.delete(f"/projects/{project['id']}", 403)
     await bob.post(f"{mine}/members", member("group:top"))  # the other way round gives away only what `mine` holds: nothing
     await bob.delete(f"/projects/{project['id']}", 403)
+
+
+async def test_letting_in_asks_once_for_each_type_of_resource(service: Service, alice: Caller, org: str) -> None:
+    group = await new_group(alice, org, "devs")
+    counts = []
+    for _ in range(2):
+        for _ in range(3):
+            project = (await alice.new_project(org))["id"]
+            await alice.grant("PROJECT", project, "group:devs", "PROJECT_VIEWER")
+            await alice.grant("DOCUMENT", (await alice.new_document(project))["id"], "group:devs", "DOCUMENT_OWNER")
+        with statements_of_requests(service.runtime.context.database) as sent:
+            await alice.post(f"{group}/members", member(f"user:{project}"))
+        counts.append(len(sent))
+    assert counts[0] == counts[1]
+
+
+async def test_a_group_that_is_being_deleted_comes_into_no_other(alice: Caller, org: str) -> None:
+    outer = await new_group(alice, org, "outer")
+    for number in range(8):
+        inner = await new_group(alice, org, f"inner-{number}")
+        came_in, gone = await at_once(alice.post(f"{outer}/members", member(f"group:inner-{number}"), None), alice.delete(inner, None))
+        assert (came_in.status_code, gone.status_code) in {(201, 204), (422, 204)}
+    assert (await alice.get(f"{outer}/members")).json() == []
 
 
 async def test_a_group_made_after_its_grant_is_as_closed(alice: Caller, bob: Caller, org: str) -> None:

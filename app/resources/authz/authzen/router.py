@@ -58,18 +58,17 @@ async def evaluate_accesses(asked: Evaluations, access: Access) -> Decisions | D
     "POST",
     "/access/v1/search/subject",
     because="Needs MEMBER_MANAGE on the resource, which the service checks.",
-    problems=(403,),
     response_model_exclude_none=True,
 )
 async def search_subjects(asked: SubjectSearch, access: Access) -> SubjectsFound:
     """List the subjects of a type who may take an action on a resource, with the members of groups.
 
-    On a resource that is absent or that you may not see, nobody is found.
+    On a resource that is absent, or whose members you do not manage, nobody is found.
     """
     return await access.search_subjects(asked)
 
 
-@routes.public("POST", "/access/v1/search/resource", because=_ABOUT_ONESELF, problems=(403,), response_model_exclude_none=True)
+@routes.public("POST", "/access/v1/search/resource", because=_ABOUT_ONESELF, response_model_exclude_none=True)
 async def search_resources(asked: ResourceSearch, access: Access) -> ResourcesFound:
     """List the resources of a type on which a subject may take an action.
 

@@ -77,7 +77,6 @@ class AccessService:
 
         Raises:
             UnauthenticatedError: the caller is anonymous.
-            ForbiddenError: the caller sees the resource and does not manage its members.
             InvalidError: the token is of another search.
         """
         self._authorization.require_identity()
@@ -86,7 +85,7 @@ class AccessService:
             kind, ref = subject_type_of(asked.subject.type), ref_of(asked.resource)
             action = action_of(asked.action, ref.type)
             resource = await self._work.locate_ref(ref)
-            await self._work.admit(resource, Action.MEMBER_MANAGE)
+            await self._work.admit(resource, Action.MEMBER_MANAGE, is_secret=True)
         except (UnknownNameError, NotFoundError) as error:
             return SubjectsFound(context=_context_of(error))
         able = await self._authorization.able(resource, action)
@@ -98,7 +97,6 @@ class AccessService:
 
         Raises:
             UnauthenticatedError: the caller is anonymous.
-            ForbiddenError: the caller's credential was made for less.
             InvalidError: the token is of another search.
         """
         self._authorization.require_identity()

@@ -1,0 +1,106 @@
+"""How the service ends: what SIGTERM, SIGINT and SIGHUP do, in one process and in several."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.supervisors import Multiprocess
+
+from app.http.traffic import Traffic
+
+FAILED_TO_START: Final = 3
+_PAUSE_SECONDS: Final = 0.05
+
+
+class Stoppable:
+    """The application with the signals of its process: SIGTERM drains first, SIGINT does not wait for that, one more ends at once.
+
+    uvicorn's own handler, which stands behind, stops listening, lets requests end within their limit and then breaks them off.
+    """
+
+    def __init__(self, app: ASGIApp, traffic: Traffic, drain_seconds: float) -> None:
+        self._app = app
+        self._traffic = traffic
+        self._drain_seconds = drain_seconds
+        # Several workers are stopped by the process that started them, and often by who runs that as well.
+        self._is_supervised = multiprocessing.parent_process() is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve; at the start, when uvicorn has set its handlers, put ours before them."""
+        if scope["type"] == "lifespan":
+            self._loop = asyncio.get_running_loop()
+            self._stop: Any = signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, self._on_term)
+            signal.signal(signal.SIGINT, self._on_interrupt)
+            if self._is_supervised:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        await self._app(scope, receive, send)
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        if not self._traffic.is_draining:
+            self._traffic.is_draining = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, self._stop, number, None)
+        elif not self._is_supervised:
+            self._on_interrupt(signal.SIGINT, frame)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._traffic.is_draining:
+            self._stop(number, frame)  # to uvicorn the second SIGINT means at once
+        self._traffic.is_draining = True
+        self._stop(number, frame)
+
+
+class Supervisor(Multiprocess):
+    """Starts the workers, and stops them together."""
+
+    def terminate_all(self) -> None:
+        """Tell the workers to stop; the socket is closed when the last of them has closed it."""
+        super().terminate_all()
+        for one in self.sockets:
+            one.close()
+
+    def join_all(self) -> None:
+        """Wait for the workers; one more signal makes them end at once."""
+        self.signal_queue.clear()
+        while any(worker.process.is_alive() for worker in self.processes):
+            if {signal.SIGTERM, signal.SIGINT}.intersection(self.signal_queue):
+                self.signal_queue.clear()
+                for worker in self.processes:
+                    if worker.pid is not None and worker.process.is_alive():
+                        os.kill(worker.pid, signal.SIGINT)
+            time.sleep(_PAUSE_SECONDS)
+        super().join_all()
+
+    def handle_hup(self) -> None:
+        """Nothing is read anew; but when a terminal is closed, what was started there ends."""
+        if _has_terminal():
+            self.handle_term()
+
+
+def run_server(config: uvicorn.Config) -> None:
+    """Serve until a signal ends it."""
+    # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    if not _has_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if config.workers > 1:
+        Supervisor(config, sockets=[config.bind_socket()]).run()
+        return
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return
+    if not server.started:
+        sys.exit(FAILED_TO_START)
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()

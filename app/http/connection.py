@@ -1,0 +1,165 @@
+"""One connection, with limits on what uvicorn waits for: the head of a request, the rest of a body nobody reads, a client that reads."""
+
+import asyncio
+from dataclasses import dataclass
+from fcntl import ioctl
+from struct import unpack
+from termios import TIOCOUTQ
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.http.patience import MIN_BYTES_PER_SECOND
+from app.http.problems import make_problem
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+LOOKS: Final = 4  # so often a limit is looked after before it is over
+LONGEST_PAUSE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds a connection waits for its client; 0 = for ever."""
+
+    for_head: float = 0
+    for_body: float = 0
+    for_reading: float = 0
+
+    @property
+    def pause(self) -> float:
+        """How often to look; 0 = never."""
+        limits = [limit for limit in (self.for_head, self.for_body, self.for_reading) if limit]
+        return min(LONGEST_PAUSE, min(limits) / LOOKS) if limits else 0
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's connection, which alone would wait for ever and keep whatever is sent to it before the head is complete.
+
+    While a request is being served, nothing is limited here but how slowly its answer is read; its body is ``limit_waiting``'s. One timer
+    for each connection looks a few times in each limit, so a limit can be exceeded by a quarter, and a request costs nothing.
+    """
+
+    patience: ClassVar[Patience] = Patience()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_since: float | None = None
+        self._is_in_body = False
+        self._idle_bytes = 0  # received since the last that was part of a body, or the end of a head
+        self._unwanted_since: float | None = None
+        self._stalled: tuple[float, int] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's signature
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._head_since = self.loop.time()
+        if pause := self.patience.pause:
+            self._timer = self.loop.call_later(pause, self._look, pause)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and end the connection when too much of it is neither a whole head nor a body."""
+        if self._head_since is None and not self._is_in_body:
+            self._head_since = self.loop.time()
+        self._idle_bytes += len(data)
+        super().data_received(data)
+        if self._idle_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(431, "headers_too_large", "The request's headers are larger than 32 KiB.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. What comes behind a body is no header of the request: a proxy has not looked at it (RFC 9110, 6.5.1)."""
+        if not self._is_in_body:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The request can be served."""
+        self._head_since, self._is_in_body, self._idle_bytes = None, True, 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._is_in_body, self._idle_bytes = False, 0
+        super().on_message_complete()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        self._stalled = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text, which is no problem
+        """What came is not HTTP."""
+        self._refuse(400, "bad_request", "This is not a request of HTTP/1.1.")
+
+    def _look(self, pause: float) -> None:
+        now = self.loop.time()
+        self._look_after_head(now)
+        self._look_after_body(now)
+        self._look_after_reading(now)
+        self._timer = self.loop.call_later(pause, self._look, pause)
+
+    def _look_after_head(self, now: float) -> None:
+        if self._head_since is None or not self.patience.for_head:
+            return
+        if self._is_answering:  # the next request begins behind one that is being served
+            self._head_since = now
+        elif now - self._head_since >= self.patience.for_head and not self.transport.is_closing():
+            if self._idle_bytes:
+                self._refuse(408, "request_timeout", "The head of the request did not come in time.")
+            else:
+                self.transport.close()
+
+    def _look_after_body(self, now: float) -> None:
+        """The rest of a body whose request was answered before it was there."""
+        if not self._is_in_body or self._is_answering or not self.patience.for_body:
+            self._unwanted_since = None
+        elif self._unwanted_since is None:
+            self._unwanted_since = now
+        elif now - self._unwanted_since >= self.patience.for_body:
+            self.transport.close()
+
+    def _look_after_reading(self, now: float) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        is_stuck = waiting and (self.flow.write_paused or not self._is_answering)
+        if not is_stuck or not self.patience.for_reading:
+            self._stalled = None
+            return
+        waiting += _unacknowledged(self.transport)
+        since, before = self._stalled or (now, waiting)
+        self._stalled = since, before
+        if now - since >= self.patience.for_reading:
+            if before - waiting < MIN_BYTES_PER_SECOND * self.patience.for_reading:
+                self.transport.abort()
+            self._stalled = now, waiting
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        if self._is_answering:  # a second answer in the midst of the first would be taken for a part of it
+            self.transport.abort()
+            return
+        scope = {"type": "http", "path": "", "headers": []}
+        problem = make_problem(scope, status, code, detail, headers={"Connection": "close"})
+        lines = [b"%b: %b\r\n" % header for header in problem.raw_headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", problem.body]))
+        self.transport.close()
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """How many bytes the operating system still holds for the client, which takes them in larger pieces than the client reads."""
+    try:
+        return int(unpack("i", ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, b"\0\0\0\0"))[0])
+    except OSError:  # not every system tells
+        return 0

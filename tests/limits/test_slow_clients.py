@@ -1,0 +1,223 @@
+"""Clients that send or read slowly, over real sockets: who does nothing is let go, who goes on slowly is served."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.server import Server, run_server
+from tests.support.wire import BOUNDARY, Answer, Wire, form, part
+
+LIMITS: Any = {
+    "SAASBASE_WEB__HEADER_SECONDS": "1",
+    "SAASBASE_WEB__BODY_IDLE_SECONDS": "1",
+    "SAASBASE_WEB__READ_IDLE_SECONDS": "1.5",
+}
+CONTENT = os.urandom(24_000_000)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("slow")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    """One for the module: what a socket shows does not depend on the database."""
+    with run_server(f"sqlite:///{folder}/test.db", folder, **LIMITS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def project(server: Server) -> str:
+    with httpx.Client(base_url=f"{server.url}/api", headers={"X-SaaSBase-Actor": "user:alice"}, timeout=20) as client:
+        organization = client.post("/organizations", json={"slug": "acme"}).raise_for_status().json()
+        made = client.post("/projects", json={"organization_id": organization["id"], "name": "p"}).raise_for_status().json()
+    return str(made["id"])
+
+
+def seconds_until_closed(wire: Wire) -> float:
+    """How long the other side keeps the connection, reading whatever it says."""
+    started = time.monotonic()
+    try:
+        while wire.socket.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    return time.monotonic() - started
+
+
+def begin_upload(wire: Wire, project: str, length: int) -> None:
+    wire.send_head(
+        "POST",
+        f"/api/projects/{project}/documents",
+        content_type=f"multipart/form-data; boundary={BOUNDARY}",
+        content_length=str(length),
+    )
+
+
+def refusal(wire: Wire, status: int, code: str) -> Answer:
+    answer = wire.read_answer()
+    assert (answer.status, answer.code, answer.headers["connection"]) == (status, code, "close")
+    assert answer.json["detail"]
+    return answer
+
+
+def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
+    with Wire(server.url) as wire:
+        assert 0.8 < seconds_until_closed(wire) < 4
+
+
+def test_a_head_that_comes_in_drops_is_answered_408(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.socket.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+        for number in range(3):
+            time.sleep(0.3)
+            wire.socket.sendall(b"X-%d: y\r\n" % number)
+        refusal(wire, 408, "request_timeout")
+        assert seconds_until_closed(wire) < 1
+
+
+def test_a_second_head_on_a_kept_connection_has_the_same_limit(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.send_head("GET", "/livez")
+        assert wire.read_answer("GET").status == 200
+        wire.socket.sendall(b"\r\n")  # not even the beginning of a request
+        assert 0.8 < seconds_until_closed(wire) < 4
+
+
+def test_a_head_without_end_is_refused_while_it_comes(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.socket.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        assert seconds_until_refused(wire, b"x" * 8192, 0.002) < 0.9, "it was ended for its time, not for its size"
+
+
+def test_a_head_just_over_the_limit_is_answered_431(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.socket.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"x" * 70_000)
+        refusal(wire, 431, "headers_too_large")
+
+
+def test_what_is_no_http_is_a_problem_too(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.socket.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        refusal(wire, 400, "bad_request")
+
+
+@pytest.mark.parametrize("body", [b'{"slug": "slow-', b""])
+def test_a_body_that_stops_coming_is_answered_408(body: bytes, server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.send_head("POST", "/api/organizations", content_type="application/json", content_length="40")
+        wire.socket.sendall(body)
+        started = time.monotonic()
+        refusal(wire, 408, "request_timeout")
+        assert 0.8 < time.monotonic() - started < 4
+
+
+def test_a_body_in_drops_is_no_better_than_one_that_stops(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.send_head("POST", "/api/organizations", content_type="application/json", content_length="400")
+        wire.socket.settimeout(0.3)
+        started = time.monotonic()
+        while time.monotonic() - started < 5:
+            wire.socket.sendall(b" ")
+            try:
+                assert wire.socket.recv(65536).startswith(b"HTTP/1.1 408 ")
+                break
+            except TimeoutError:
+                continue
+        assert time.monotonic() - started < 4
+
+
+def test_an_upload_that_stops_leaves_nothing(server: Server, project: str, folder: Path) -> None:
+    before = list((folder / "documents").rglob("*"))
+    with Wire(server.url) as wire:
+        begin_upload(wire, project, 5_000_000)
+        wire.socket.sendall(form(part("file", CONTENT[:3_000_000], file_name="f.bin"))[:2_000_000])
+        refusal(wire, 408, "request_timeout")
+    assert [path for path in (folder / "documents").rglob("*") if path.is_file() and path not in before] == []
+
+
+def test_an_upload_that_flows_slowly_is_taken(server: Server, project: str) -> None:
+    body = form(part("file", CONTENT[:2000], file_name="f.bin"))
+    with Wire(server.url) as wire:
+        begin_upload(wire, project, len(body))
+        for place in range(0, len(body), 300):
+            wire.socket.sendall(body[place : place + 300])
+            time.sleep(0.5)
+        assert wire.read_answer().status == 201
+
+
+def test_the_rest_of_a_refused_body_is_not_read_for_ever(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.send_head("POST", "/api/organizations", content_type="text/plain", content_length="1000000")
+        assert wire.read_answer().status == 415
+        assert seconds_until_refused(wire, b"x", 0.1) < 5
+
+
+def read_to_end(wire: Wire) -> int:
+    total = 0
+    with suppress(ConnectionResetError):
+        while piece := wire.socket.recv(1_000_000):
+            total += len(piece)
+    return total
+
+
+def seconds_until_refused(wire: Wire, piece: bytes, pause: float) -> float:
+    """How long the other side takes what is sent to it, piece after piece."""
+    started = time.monotonic()
+    wire.socket.settimeout(6)
+    with suppress(ConnectionError, TimeoutError):
+        while time.monotonic() - started < 20:
+            wire.socket.sendall(piece)
+            time.sleep(pause)
+    return time.monotonic() - started
+
+
+def upload(server: Server, project: str) -> str:
+    body = form(part("file", CONTENT, file_name="f.bin"))
+    with Wire(server.url) as wire:
+        begin_upload(wire, project, len(body))
+        wire.socket.sendall(body)
+        return str(wire.read_answer().json["id"])
+
+
+def test_a_client_that_does_not_read_is_cut_and_one_that_reads_slowly_is_not(server: Server, project: str) -> None:
+    path = f"/api/documents/{upload(server, project)}/content"
+    with Wire(server.url) as idle, Wire(server.url) as slow:
+        for wire in (idle, slow):
+            wire.send_head("GET", path)
+        read = 0
+        started = time.monotonic()
+        while time.monotonic() - started < 6:
+            read += len(slow.socket.recv(50_000))
+            time.sleep(0.05)
+        assert read_to_end(slow) + read > len(CONTENT)
+        assert read_to_end(idle) < len(CONTENT), "the operating systems held some of it, and no more came"
+
+
+def test_a_client_that_asks_much_and_reads_nothing_is_cut(server: Server) -> None:
+    with Wire(server.url) as wire:
+        assert seconds_until_refused(wire, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50, 0) < 15
+
+
+def test_trailers_are_no_headers(server: Server) -> None:
+    """A proxy that takes a header out of requests does not look behind their bodies."""
+    with Wire(server.url) as wire:
+        wire.send_head("POST", "/api/organizations", actor=None, content_type="application/json", transfer_encoding="chunked")
+        trailers = b"X-SaaSBase-Actor: user:alice\r\n"
+        body = b'{"slug": "by-trailer"}'
+        wire.socket.sendall(b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, trailers))
+        assert wire.read_answer().status == 401
+
+
+def test_trailers_without_end_are_refused(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.send_head("POST", "/api/organizations", content_type="application/json", transfer_encoding="chunked")
+        wire.socket.sendall(b"2\r\n{}\r\n0\r\nX: ")
+        assert seconds_until_refused(wire, b"x" * 8192, 0.002) < 5
