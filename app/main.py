@@ -247,6 +247,9 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     app.router.routes.insert(0, RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
     if settings.web.enabled:
         app.include_router(well_known.router)
+    if settings.web.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
+    app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
@@ -285,9 +288,6 @@ def _make_shell(
         app.include_router(docs.router)
         app.mount(docs.PREFIX, docs.static_files, name="static")
     app.add_middleware(FaultMiddleware, traffic=runtime.traffic, body_idle_seconds=settings.web.body_idle_seconds)
-    if settings.web.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
-    app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     for error in (AppError, RequestValidationError, HTTPException, BlobStoreError, ClientDisconnect):
         app.add_exception_handler(error, handle_error)
     return app
@@ -311,6 +311,7 @@ async def _serve_operations(app: FastAPI, settings: Settings) -> AsyncIterator[N
 
     second = _make_shell(settings, app.state.runtime, has_operations=True)
     second.state.is_read_only = True
+    second.add_middleware(EdgeMiddleware, traffic=app.state.runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     second.openapi = app.openapi  # type: ignore[method-assign] # FastAPI's documented way
     async with serve_beside(second, settings.web.ops_host, settings.web.ops_port):
         yield

@@ -69,10 +69,10 @@ class EdgeMiddleware:
             await self._app(scope, receive, send_marked)
         finally:
             seconds = time.perf_counter() - started
-            self._traffic.end()
             route = _route_of(scope)
             if not info.status:
                 _describe(span, scope, info)
+            self._traffic.end()
             REQUESTS_IN_FLIGHT.dec()
             observe_request(scope["method"], route, info.status, seconds)
             self._write_access_line(scope, info, route, seconds)

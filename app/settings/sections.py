@@ -246,6 +246,12 @@ class WebSettings(Section):
     """Largest JSON body; a larger one is answered 413. Uploads have their own limit."""
     metrics: bool = True
     """false = no /metrics. It names no tenant and no caller, but shows anybody who can reach it how busy the service is."""
+    docs: bool = True
+    """false = no /docs, no /redoc, no /openapi.json."""
+    ops_port: int = Field(default=0, ge=0, le=65535)
+    """Port for /metrics, /docs, /redoc and /openapi.json, which then are on no other, and the health routes; 0 = the port of the API."""
+    ops_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that port is opened on."""
     drain_seconds: float = Field(default=0, ge=0, le=MAX_WAIT)
     """After SIGTERM: how long requests are still taken while /readyz says 503, so that a load balancer can turn away first."""
     shutdown_seconds: int = Field(default=30, ge=1, le=MAX_WAIT)
@@ -260,12 +266,6 @@ class WebSettings(Section):
     """Comma-separated origins whose pages may call the API from a browser, or * for all; empty = none but its own."""
     hsts_seconds: int = Field(default=0, ge=0, le=2 * MAX_SECONDS)
     """Behind TLS: how long browsers shall come by https only (Strict-Transport-Security); 0 = it is not said."""
-    docs: bool = True
-    """false = no /docs, no /redoc, no /openapi.json."""
-    ops_port: int = Field(default=0, ge=0, le=65535)
-    """Port for /metrics, /docs, /redoc and /openapi.json, which then are on no other, and the health routes; 0 = the port of the API."""
-    ops_host: str = Field(default="127.0.0.1", min_length=1)
-    """Address that port is opened on."""
 
 
 class TelemetrySettings(Section):
