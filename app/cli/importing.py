@@ -1,5 +1,6 @@
 """``import``: what another system holds, taken over."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,7 @@ from app.cli.root import CommandError, read_settings, run
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from app.reference.contents import S3Server
     from app.reference.report import Report
 
 commands = typer.Typer(help="What another system holds, taken over.", no_args_is_help=True)
@@ -19,23 +21,35 @@ def _be_a_group() -> None:
 
 
 @commands.command("reference")
-def import_reference(
+def import_reference(  # noqa: PLR0913, PLR0917 - the options of the command
     db_url: Annotated[
         str, typer.Option(metavar="URL", envvar="REFERENCE_DB_URL", help="Its database, in any spelling it takes.", show_envvar=True)
     ],
-    storage: Annotated[str, typer.Option(metavar="FOLDER", help="Where its documents are.")],
+    storage: Annotated[str, typer.Option(metavar="PLACE", help="Where its documents are: a folder, or s3://BUCKET/PREFIX.")],
+    s3_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", envvar="REFERENCE_S3_ENDPOINT", help="S3 server other than Amazon's.", show_envvar=True)
+    ] = None,
+    s3_region: Annotated[
+        str | None, typer.Option(metavar="NAME", envvar="REFERENCE_S3_REGION", help="Region of the bucket.", show_envvar=True)
+    ] = None,
+    s3_path_style: Annotated[bool, typer.Option(help="http://server/bucket/key, or http://bucket.server/key.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, and write nothing.")] = False,
 ) -> None:
     """Take over the database and the documents of SaaSBase 0.1.1. Can be repeated: what is there stays as it is.
 
-    Prints what was read, imported and left out, and a line with the reason for each row that did not come as it was.
+    Prints what was read, imported and left out, and a line with the reason for each row that did not come as it was. The keys of
+    its S3 server are taken from REFERENCE_S3_ACCESS_KEY and REFERENCE_S3_SECRET_KEY, else from the environment or the machine.
     """
-    report = run(import_all(read_settings(), db_url, storage, is_dry_run=dry_run))
+    from app.reference.contents import S3Server
+
+    access_key, secret_key = (os.environ.get(f"REFERENCE_S3_{name}_KEY") or None for name in ("ACCESS", "SECRET"))
+    server = S3Server(s3_endpoint, s3_region, access_key, secret_key, path_style=s3_path_style)
+    report = run(import_all(read_settings(), db_url, storage, server, is_dry_run=dry_run))
     for line in report.lines():
         print(line)
 
 
-async def import_all(settings: Settings, db_url: str, storage: str, *, is_dry_run: bool) -> "Report":
+async def import_all(settings: Settings, db_url: str, storage: str, server: "S3Server", *, is_dry_run: bool) -> "Report":
     """Take everything over into what the settings name; in a dry run nothing is written, and no database made.
 
     Raises:
@@ -51,8 +65,7 @@ async def import_all(settings: Settings, db_url: str, storage: str, *, is_dry_ru
     runtime = make_runtime(settings)
     database = runtime.context.database
     try:
-        contents = open_contents(storage)
-        async with open_source(db_url) as source:
+        async with open_contents(storage, server) as contents, open_source(db_url) as source:
             if not is_dry_run:
                 await prepare_schema(database)
                 await runtime.store.open()

@@ -3,15 +3,32 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from app.blobs.store import BlobStore
+from app.blobs.store import BlobMissingError, BlobStore, BlobStoreError
 from app.reference.source import SourceError
 from app.reference.values import RottenRowError
 
+if TYPE_CHECKING:
+    from app.blobs.s3_bucket import S3Bucket
+
 READ_BYTES: Final = 1024 * 1024
+MAX_KEY_BYTES: Final = 900  # S3 takes 1024, with the prefix
 _S3: Final = "s3://"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """How to reach the server of ``s3://`` addresses; nothing given: Amazon's, with the keys of the environment or the machine."""
+
+    endpoint: str | None = None
+    region: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    path_style: bool = True
 
 
 class Contents(Protocol):
@@ -48,18 +65,62 @@ class FolderContents:
                 raise RottenRowError("its bytes cannot be read") from None
 
 
-def open_contents(place: str) -> Contents:
-    """The storage at a place.
+class BucketContents:
+    """Implements ``Contents`` for the reference's storage in S3."""
+
+    def __init__(self, bucket: "S3Bucket") -> None:
+        self._bucket = bucket
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """See ``Contents.read``.
+
+        Raises:
+            SourceError: the server cannot be asked; then nothing is known of any content.
+        """
+        from app.blobs.s3_reader import S3Blob  # noqa: PLC0415 - its library costs half a second and 40 MiB
+
+        if not key or len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES or not key.isprintable():
+            raise RottenRowError("its bytes are missing")  # no object has such a key
+        try:
+            size, written_at = await self._bucket.head(key)
+            async with S3Blob(self._bucket, key, size, written_at, None).open() as reader:
+                while piece := await reader.read(READ_BYTES):
+                    yield piece
+        except BlobMissingError:
+            raise RottenRowError("its bytes are missing") from None
+        except BlobStoreError as error:
+            raise SourceError(f"the documents in S3 cannot be read: {error}") from None
+
+
+@asynccontextmanager
+async def open_contents(place: str, server: S3Server) -> AsyncIterator[Contents]:
+    """The storage at a place: a folder, or ``s3://BUCKET/PREFIX`` on a server.
 
     Raises:
-        SourceError: there is none, or it is of a kind that cannot be read.
+        SourceError: there is none.
     """
-    if place.startswith(_S3):
-        raise SourceError("contents in S3 cannot be read: copy the bucket (below its prefix) into a folder, and name that")
-    folder = Path(place)
-    if not folder.is_dir():
-        raise SourceError("there is no such folder of documents")
-    return FolderContents(folder)
+    if not place.startswith(_S3):
+        folder = Path(place)
+        if not await asyncio.to_thread(folder.is_dir):
+            raise SourceError("there is no such folder of documents")
+        yield FolderContents(folder)
+        return
+    from app.blobs.s3_bucket import S3Bucket, S3Options  # noqa: PLC0415 - see above
+
+    name, _, prefix = place.removeprefix(_S3).partition("/")
+    prefix = prefix.rstrip("/")
+    bucket = S3Bucket(S3Options(name, f"{prefix}/" if prefix else "", **asdict(server)))
+    try:
+        await bucket.open()
+        async for _ in bucket.list_objects():  # whether there is such a bucket, and whether it may be read
+            break
+    except BlobStoreError as error:
+        await bucket.aclose()
+        raise SourceError(f"the documents in S3 cannot be read: {error}") from None
+    try:
+        yield BucketContents(bucket)
+    finally:
+        await bucket.aclose()
 
 
 class Copier:

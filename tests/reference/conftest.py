@@ -11,10 +11,13 @@ from uuid import uuid4
 import pytest
 
 from app.cli.importing import import_all
+from app.reference.contents import S3Server
 from app.settings import Settings
 from tests.conftest import run_sql_on
 from tests.support.reference import run_reference
 from tests.support.reference_world import World, make_sound
+
+NO_SERVER = S3Server()
 
 Import = Callable[..., Awaitable[list[str]]]
 
@@ -61,8 +64,9 @@ def own_world(world: World, tmp_path: Path, postgres_url: str) -> Iterator[World
 def run_import(settings: Settings) -> Import:
     """``saasbase import reference`` of a world in this process, with the test's own settings; the lines it prints."""
 
-    async def run(world: World, *, is_dry_run: bool = False) -> list[str]:
-        return list((await import_all(settings, world.database_url, str(world.documents), is_dry_run=is_dry_run)).lines())
+    async def run(world: World, *, is_dry_run: bool = False, storage: str | None = None, server: S3Server = NO_SERVER) -> list[str]:
+        place = storage or str(world.documents)
+        return list((await import_all(settings, world.database_url, place, server, is_dry_run=is_dry_run)).lines())
 
     return run
 

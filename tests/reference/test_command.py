@@ -76,7 +76,6 @@ def test_a_source_that_cannot_be_read_is_told_in_one_line(tmp_path: Path, sqlite
     assert "unable to open database file" in refused(tmp_path, f"jdbc:sqlite:{tmp_path}/none.db", storage)
     assert "cannot be read: no such column" in refused(tmp_path, there, storage)
     assert "there is no such folder" in refused(tmp_path, there, f"{tmp_path}/none")
-    assert "contents in S3" in refused(tmp_path, there, "s3://bucket/prefix")
     assert "the database URL must be" in refused(tmp_path, "jdbc:mysql://h/d", storage)
     server = urlsplit(postgres_url)
     told = refused(tmp_path, f"jdbc:postgresql://{server.hostname}:{server.port}/none?user=postgres&password=hidden", storage)

@@ -11,7 +11,7 @@ from app.cli.importing import import_all
 from app.models import UnsentTuple
 from app.settings import AuthorizationEngine, Settings
 from tests.conftest import Caller, Service, open_service
-from tests.reference.conftest import Import, numbers
+from tests.reference.conftest import NO_SERVER, Import, numbers
 from tests.support.database import behind, open_database
 from tests.support.keys import shows
 from tests.support.reference_world import HELLO, HELLO_AGAIN, World, paths_of
@@ -183,7 +183,7 @@ async def test_a_dry_run_makes_no_database(world: World, run_import: Import, set
 async def test_grants_are_written_down_for_openfga(world: World, run_import: Import, settings: Settings) -> None:
     with_copy = settings.model_copy(update={"authz": settings.authz.model_copy(update={"engine": AuthorizationEngine.OPENFGA})})
     with_copy.authz.openfga.store_id = "store"
-    await import_all(with_copy, world.database_url, str(world.documents), is_dry_run=False)
+    await import_all(with_copy, world.database_url, str(world.documents), NO_SERVER, is_dry_run=False)
     async with open_database(settings.db_url.get_secret_value()) as database, behind(database) as connection:
         subjects = (await connection.execute(select(UnsentTuple.subject))).scalars().all()
     assert len(subjects) == EVERYTHING["memberships"]
