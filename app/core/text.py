@@ -4,8 +4,7 @@ import json
 import re
 from typing import Any
 
-# With the marks that turn the direction of text: what stands beside them would be read as something else.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NUL = "\x00"
 
 MAX_JSON_BYTES = 64 * 1024

@@ -7,6 +7,7 @@ from struct import unpack
 from termios import TIOCOUTQ
 from typing import Any, ClassVar, Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.http.patience import MIN_BYTES_PER_SECOND
@@ -15,6 +16,7 @@ from app.http.problems import make_problem
 MAX_HEAD_BYTES: Final = 64 * 1024
 LOOKS: Final = 4  # so often a limit is looked after before it is over
 LONGEST_PAUSE: Final = 5.0
+_OF_THE_WISH: Final = {b"upgrade", b"http2-settings", b"connection"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._idle_bytes = 0  # received since the last that was part of a body, or the end of a head
         self._unwanted_since: float | None = None
         self._stalled: tuple[float, int] | None = None
+        self._is_asking_for_more = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's signature
@@ -68,7 +71,8 @@ class PatientProtocol(HttpToolsProtocol):
         if self._head_since is None and not self._is_in_body:
             self._head_since = self.loop.time()
         self._idle_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._idle_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431, "headers_too_large", "The request's headers are larger than 32 KiB.")
 
@@ -78,9 +82,13 @@ class PatientProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request can be served."""
+        """The request can be served, unless it asks for another protocol: then it is read once more, without that wish."""
         self._head_since, self._is_in_body, self._idle_bytes = None, True, 0
-        super().on_headers_complete()
+        self._is_asking_for_more = self.parser.should_upgrade()
+        if not self._is_asking_for_more:
+            super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            self._refuse(400, "bad_request", "This is no proxy.")
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -90,7 +98,8 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._is_in_body, self._idle_bytes = False, 0
-        super().on_message_complete()
+        if not self._is_asking_for_more:
+            super().on_message_complete()
 
     def resume_writing(self) -> None:
         """The client reads."""
@@ -100,6 +109,28 @@ class PatientProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text, which is no problem
         """What came is not HTTP."""
         self._refuse(400, "bad_request", "This is not a request of HTTP/1.1.")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            # The parser takes what is behind such a head for another protocol, a body too, and a body for the next request.
+            # Libraries ask for HTTP/2 in passing: the wish is ignored (RFC 9110, 7.8).
+            if not self.transport.is_closing():
+                head, self.parser = self._head_without_wish(), HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self._is_in_body = False
+                self._feed(head + data[upgrade.args[0] :])
+        except HttpParserError:
+            self.send_400_response("")
+
+    def _head_without_wish(self) -> bytes:
+        """The head that was just read, of somebody who wants HTTP/1.1 and, if he said so, nothing after it."""
+        first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [header for header in self.headers if header[0] not in _OF_THE_WISH]
+        if any(b"close" in value.lower() for name, value in self.headers if name == b"connection"):
+            kept.append((b"connection", b"close"))
+        return b"".join([first, *(b"%b: %b\r\n" % header for header in kept), b"\r\n"])
 
     def _look(self, pause: float) -> None:
         now = self.loop.time()

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
 from app.audit.trail import Origin
 from app.authn.proxies import Credentials
 from app.core.actors import Identity
-from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
+from app.core.errors import AppError, BadRequestError, ForbiddenError, UnauthenticatedError
+from app.http.problems import handle_error
 from app.http.requests import RequestInfo, request_info
 from app.http.runtime import Runtime, runtime_of
 from app.models.audit_event import MAX_USER_AGENT
@@ -23,7 +24,7 @@ async def open_work(request: Request) -> AsyncIterator[UnitOfWork]:
     runtime = runtime_of(request)
     info = request_info(request.scope)
     peer = request.client.host if request.client else None
-    address = runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")))
+    address = _address_of(request, runtime)
     identity = await _identify(runtime, Credentials(request.scope["headers"], peer), address, info)
     info.actor = identity.actor.subject
     info.on_behalf_of = identity.principal.subject if identity.principal is not None else None
@@ -51,6 +52,22 @@ async def _identify(runtime: Runtime, credentials: Credentials, address: str | N
     if runtime.limits is not None:
         await runtime.limits.take(identity, address, info)
     return identity
+
+
+async def handle_invalid(request: Request, error: Exception) -> Response:
+    """FastAPI's exception handler for what cannot be read. A body is read before it is asked who sends it: then it is counted here."""
+    runtime, info = runtime_of(request), request_info(request.scope)
+    if info.actor is None and runtime.limits is not None:
+        try:
+            await runtime.limits.take_of_peer(_address_of(request, runtime), info)
+        except AppError as refusal:
+            error = refusal
+    return await handle_error(request, error)
+
+
+def _address_of(request: Request, runtime: Runtime) -> str | None:
+    peer = request.client.host if request.client else None
+    return runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")))
 
 
 async def get_runtime(request: Request) -> Runtime:

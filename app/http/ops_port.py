@@ -9,6 +9,8 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.http.connection import PatientProtocol
+
 _GRACE_SECONDS: Final = 5
 
 
@@ -49,6 +51,7 @@ async def serve_beside(app: ASGIApp, host: str, port: int) -> AsyncIterator[None
     """
     config = uvicorn.Config(
         app,
+        http=PatientProtocol,
         lifespan="off",  # it has no life of its own
         ws="none",
         proxy_headers=False,

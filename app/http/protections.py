@@ -33,6 +33,8 @@ _ALLOWED: Final = (
     "X-Request-ID",
     "X-Correlation-ID",
     "traceparent",
+    "tracestate",
+    "baggage",
     "X-SaaSBase-On-Behalf-Of",
 )
 

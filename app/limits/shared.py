@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from sqlalchemy import ColumnElement, Double, Integer, Table, bindparam, case, delete, extract, func, literal
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.core.errors import UnavailableError
 from app.db.engine import Database
 from app.limits.buckets import MAX_CALLERS, WINDOW_SECONDS, Standing
 from app.models import RateBucket
@@ -18,6 +19,7 @@ from app.models.rate_bucket import MAX_BUCKET
 
 SHARE: Final = 20  # a process takes at most this part of a quota in advance
 BUSY_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 5.0
 
 _BUCKETS: Final = cast("Table", RateBucket.__table__)
 _QUOTA: Final[ColumnElement[float]] = bindparam("quota", type_=Double())
@@ -35,6 +37,7 @@ class _Lease:
     tokens: float = 0
     taken_at: float = float("-inf")
     refused_until: float = float("-inf")
+    failed_until: float = float("-inf")
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -60,7 +63,7 @@ class SharedLimiter:
             if moment - lease.taken_at >= WINDOW_SECONDS:
                 lease.left = 0
             if not lease.left and moment >= lease.refused_until:
-                await self._renew(lease, caller, quota, moment)
+                await self._ask(lease, caller, quota, moment)
             if not lease.left:
                 refilled = min(1.0, lease.tokens + (self._clock() - lease.taken_at) * quota / WINDOW_SECONDS)
                 return Standing.of(quota, refilled, is_refused=True)
@@ -79,6 +82,17 @@ class SharedLimiter:
         if len(self._leases) > MAX_CALLERS:
             self._leases.popitem(last=False)
         return lease
+
+    async def _ask(self, lease: _Lease, caller: str, quota: int, moment: float) -> None:
+        """Who waits behind one that got no answer in time is not made to wait once more for himself."""
+        if moment < lease.failed_until:
+            raise UnavailableError("Requests cannot be counted at the moment. Try again.", code="limits_unavailable")
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._renew(lease, caller, quota, moment)
+        except Exception:
+            lease.failed_until = self._clock() + 1
+            raise
 
     async def _renew(self, lease: _Lease, caller: str, quota: int, moment: float) -> None:
         is_busy = moment - lease.taken_at < BUSY_SECONDS

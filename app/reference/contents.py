@@ -109,6 +109,8 @@ async def open_contents(place: str, server: S3Server) -> AsyncIterator[Contents]
 
     name, _, prefix = place.removeprefix(_S3).partition("/")
     prefix = prefix.rstrip("/")
+    if not name:
+        raise SourceError("s3:// names no bucket: s3://BUCKET/PREFIX")
     bucket = S3Bucket(S3Options(name, f"{prefix}/" if prefix else "", **asdict(server)))
     try:
         await bucket.open()

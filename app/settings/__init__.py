@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -141,7 +142,11 @@ def _unsafe_lines(settings: Settings) -> Iterator[str]:
         yield f"{PREFIX}API_KEYS__PEPPER: in production it must be a secret of its own, of at least {MIN_SECRET} characters"
     if len(settings.audit.key.get_secret_value()) < MIN_SECRET:
         yield f"{PREFIX}AUDIT__KEY: in production it must be a secret of its own, of at least {MIN_SECRET} characters"
-    believes_everybody = any(network.prefixlen == 0 for network in settings.actor.trusted_proxies)
+    believed = settings.actor.trusted_proxies
+    fours = [network for network in believed if isinstance(network, IPv4Network)]
+    sixes = [network for network in believed if isinstance(network, IPv6Network)]
+    together: list[IPv4Network | IPv6Network] = [*collapse_addresses(fours), *collapse_addresses(sixes)]
+    believes_everybody = any(network.prefixlen == 0 for network in together)
     if believes_everybody and settings.actor.proxy_secret is None:
         yield f"{PREFIX}ACTOR__TRUSTED_PROXIES: in production not everybody is believed: name your proxies, or set a proxy secret"
 

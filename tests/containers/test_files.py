@@ -89,5 +89,5 @@ def test_the_replicas_trust_the_proxy_alone_and_it_names_nobody(compose: dict[st
     assert ip_address(address) not in ip_network(front["ip_range"]), "a replica could get the address that is trusted"
     assert set(services["proxy"]["networks"]) == {"front"}
     assert [name for name, service in services.items() if "front" in service.get("networks", ())] == ["replica", "proxy"]
-    assert "SAASBASE_ACTOR__TRUSTED_PROXIES" not in services["api"]["environment"]
+    assert services["api"]["environment"]["SAASBASE_ACTOR__TRUSTED_PROXIES"] == "${TRUSTED_PROXIES:-}"
     assert 'proxy_set_header X-SaaSBase-Actor "";' in compose["configs"]["nginx.conf"]["content"]

@@ -221,3 +221,33 @@ def test_trailers_without_end_are_refused(server: Server) -> None:
         wire.send_head("POST", "/api/organizations", content_type="application/json", transfer_encoding="chunked")
         wire.socket.sendall(b"2\r\n{}\r\n0\r\nX: ")
         assert seconds_until_refused(wire, b"x" * 8192, 0.002) < 5
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "foo"])
+@pytest.mark.parametrize("is_split", [True, False], ids=["in two pieces", "in one"])
+def test_a_body_behind_a_wish_for_another_protocol_is_a_body(server: Server, protocol: str, is_split: bool) -> None:
+    inner = b'{"slug": "%s"}\r\nGET /api/me HTTP/1.1\r\nHost: x\r\nX-SaaSBase-Actor: user:victim\r\n\r\n' % os.urandom(6).hex().encode()
+    for length, status in ((inner.index(b"\r\n"), 201), (len(inner), 422)):
+        with Wire(server.url) as wire:
+            head = [
+                b"POST /api/organizations HTTP/1.1\r\nHost: x\r\nX-SaaSBase-Actor: user:alice\r\nContent-Type: application/json",
+                b"Content-Length: %d" % length,
+                b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\nUpgrade: %s" % protocol.encode(),
+                b"\r\n",
+            ]
+            pieces = [b"\r\n".join(head), inner[:length]]
+            for piece in pieces if is_split else [b"".join(pieces)]:
+                wire.socket.sendall(piece)
+                time.sleep(0.1)
+            assert wire.read_answer().status == status
+            wire.socket.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n\r\n")
+            rest = b"".join(iter(lambda: wire.socket.recv(65536), b""))
+            assert rest.count(b"HTTP/1.1 200") == 1
+            assert b"victim" not in rest
+    assert "upgrade" not in server.log.lower()
+
+
+def test_this_is_no_proxy(server: Server) -> None:
+    with Wire(server.url) as wire:
+        wire.socket.sendall(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        refusal(wire, 400, "bad_request")

@@ -127,6 +127,7 @@ def pairs(values: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[list[KeyValu
 
 
 @settings(deadline=None)
+@example([KeyValue(key="k", value=AnyValue(string_value="\x00" * 900))], 1000)
 @given(pairs(st.recursive(SCALARS, _deeper)), st.sampled_from([100, 1000, 65536]))
 def test_what_is_written_is_json_that_fits(attributes: list[KeyValue], max_bytes: int) -> None:
     written = fitted(lambda writer: writer.attributes(attributes), max_bytes)

@@ -54,8 +54,9 @@ class JsonWriter:
         """A text; NUL, which PostgreSQL does not take, becomes the replacement character."""
         if len(value) > self._limits.characters:
             value, self.has_cut = value[: self._limits.characters], True
+        value = value.replace("\x00", "\ufffd")
         self.take(4 + (len(value) if value.isascii() else len(value.encode())))
-        return value.replace("\x00", "\ufffd")
+        return value
 
     def attributes(self, pairs: Iterable[KeyValue], depth: int = 0) -> dict[str, Any]:
         """An object with a member for each pair."""
@@ -97,6 +98,7 @@ class JsonWriter:
             case "bytes_value":
                 written = self.string(base64.b64encode(any_value.bytes_value[: self._limits.characters]).decode())
             case "array_value" | "kvlist_value" if depth >= self._limits.depth:
+                self.take(5)
                 self.has_cut, written = True, None
             case "array_value":
                 self.take(2)
