@@ -2,17 +2,21 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.core.errors import UnavailableError
 from app.db.roles import DatabaseRoleError, require_roles
+from app.limits.shared import SharedLimiter
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.support.answers import at_once, read_problem, run_sql
+from tests.support.database import open_database
 from tests.support.keys import key_of, shows
 from tests.support.metrics import growth, read_samples
 from tests.support.statements import statements_of_requests
@@ -64,6 +68,34 @@ async def test_an_actor_is_told_what_is_left_and_then_to_wait(database_url: str,
         assert await statuses_of(1, service.as_("user:bob")) == [200]
         grown = growth(before, read_samples(await service.client.get("/metrics")), LIMITED)
         assert grown == {LIMITED: 3}
+
+
+async def test_a_body_that_cannot_be_read_is_counted_by_its_address(database_url: str, tmp_path: Path, shared: bool) -> None:
+    async with limited(database_url, tmp_path, peer_per_minute=3, actor_per_minute=2, shared=shared) as service:
+        broken: dict[str, Any] = {"content": b"{bad", "headers": {"content-type": "application/json", **HERE}}
+        answers = [
+            await service.as_(name).post("/organizations", None, None, **broken) for name in ("user:alice", None, "user:bob", "user:eve")
+        ]
+        assert [answer.status_code for answer in answers] == [422, 422, 422, 429]
+        read_problem(answers[-1], 429, "rate_limited")
+        unknown = {"content": b'{"slug": 1}', "headers": {"content-type": "application/json", **ELSEWHERE}}
+        answers = [await service.as_("user:alice").post("/organizations", None, None, **unknown) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [422, 422, 429], "who is known is counted once"
+
+
+async def test_nobody_waits_in_line_for_a_database_that_does_not_answer(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.limits.shared.ANSWER_SECONDS", 0.3)
+    async with open_database(database_url) as database, AsyncExitStack() as lent:
+        for _ in range(1 if database.is_sqlite else database.limits.size):
+            await lent.enter_async_context(database.writer.connect())
+        limiter, started = SharedLimiter(database), time.monotonic()
+        outcomes = await asyncio.gather(*(limiter.take("actor:user:alice", 60) for _ in range(20)), return_exceptions=True)
+        assert time.monotonic() - started < 2
+        assert {type(outcome) for outcome in outcomes} == {TimeoutError, UnavailableError}
+        await lent.aclose()
+        monkeypatch.undo()
+        await asyncio.sleep(1)
+        assert (await limiter.take("actor:user:alice", 60)).remaining
 
 
 async def test_a_token_comes_back_when_it_was_said_to(database_url: str, tmp_path: Path, shared: bool) -> None:

@@ -266,6 +266,7 @@ def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPat
         ({"SAASBASE_API_KEYS__PEPPER": "0123456789abcde"}, ["SAASBASE_API_KEYS__PEPPER"]),
         ({"SAASBASE_AUDIT__KEY": "development"}, ["SAASBASE_AUDIT__KEY"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::1/128,0.0.0.0/1,128.0.0.0/1"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         (
             {"SAASBASE_API_KEYS__PEPPER": "x", "SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"},
