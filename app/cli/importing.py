@@ -32,7 +32,7 @@ def import_reference(  # noqa: PLR0913, PLR0917 - the options of the command
     s3_region: Annotated[
         str | None, typer.Option(metavar="NAME", envvar="REFERENCE_S3_REGION", help="Region of the bucket.", show_envvar=True)
     ] = None,
-    s3_path_style: Annotated[bool, typer.Option(help="http://server/bucket/key, or http://bucket.server/key.")] = True,
+    s3_virtual_hosts: Annotated[bool, typer.Option("--s3-virtual-hosts", help="The bucket is a part of the host's name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, and write nothing.")] = False,
 ) -> None:
     """Take over the database and the documents of SaaSBase 0.1.1. Can be repeated: what is there stays as it is.
@@ -43,7 +43,7 @@ def import_reference(  # noqa: PLR0913, PLR0917 - the options of the command
     from app.reference.contents import S3Server
 
     access_key, secret_key = (os.environ.get(f"REFERENCE_S3_{name}_KEY") or None for name in ("ACCESS", "SECRET"))
-    server = S3Server(s3_endpoint, s3_region, access_key, secret_key, path_style=s3_path_style)
+    server = S3Server(s3_endpoint, s3_region, access_key, secret_key, path_style=not s3_virtual_hosts)
     report = run(import_all(read_settings(), db_url, storage, server, is_dry_run=dry_run))
     for line in report.lines():
         print(line)
