@@ -42,7 +42,6 @@ from app.db.roles import create_roles, require_roles
 from app.db.tracing import trace_statements
 from app.db.urls import DatabaseURLError, read_url
 from app.http import docs, ops, well_known
-from app.http.dependencies import handle_invalid
 from app.http.faults import FaultMiddleware
 from app.http.limits import Quotas, RequestLimits
 from app.http.middleware import EdgeMiddleware
@@ -289,9 +288,8 @@ def _make_shell(
         app.include_router(docs.router)
         app.mount(docs.PREFIX, docs.static_files, name="static")
     app.add_middleware(FaultMiddleware, traffic=runtime.traffic, body_idle_seconds=settings.web.body_idle_seconds)
-    for error in (AppError, HTTPException, BlobStoreError, ClientDisconnect):
+    for error in (AppError, HTTPException, BlobStoreError, ClientDisconnect, RequestValidationError):
         app.add_exception_handler(error, handle_error)
-    app.add_exception_handler(RequestValidationError, handle_invalid)
     return app
 
 

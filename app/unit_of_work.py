@@ -277,13 +277,19 @@ class UnitOfWork:
         # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
         self._after_rollback.clear()
         await self.session.commit()
-        await self.session.close()
+        await self._close()
         await _run(self._after_commit)
 
     async def rollback(self) -> None:
         """Leave nothing behind. Harmless after a commit."""
-        await self.session.close()
+        await self._close()
         await _run(self._after_rollback)
+
+    async def _close(self) -> None:
+        if self.session.in_transaction():
+            await self.session.close()
+        else:
+            self.session.sync_session.close()  # nothing to wait for
 
     async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
         database, policy = self._context.database, self._context.policy

@@ -1,26 +1,42 @@
 """What handlers ask for: the unit of work, already attributed to whoever is calling."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 
 from app.audit.trail import Origin
 from app.authn.proxies import Credentials
 from app.core.actors import Identity
-from app.core.errors import AppError, BadRequestError, ForbiddenError, UnauthenticatedError
-from app.http.problems import handle_error
+from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
 from app.http.requests import RequestInfo, request_info
 from app.http.runtime import Runtime, runtime_of
 from app.models.audit_event import MAX_USER_AGENT
 from app.unit_of_work import UnitOfWork
 from app.unit_of_work import open_work as open_unit_of_work
 
-READING_METHODS = frozenset({"GET", "HEAD"})
+READING_METHODS: Final = frozenset({"GET", "HEAD"})
+_WORK: Final = "saasbase.work"
 
 
-async def open_work(request: Request) -> AsyncIterator[UnitOfWork]:
-    """The request's unit of work. It commits before the first byte of the answer leaves."""
+class WorkRoute(APIRoute):
+    """A route whose requests are units of work: begun before the body is read, committed before the first byte of the answer leaves."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler within the unit of work."""
+        handle = super().get_route_handler()
+
+        async def handle_in_work(request: Request) -> Response:
+            async with _open_work(request) as request.scope[_WORK]:
+                return await handle(request)
+
+        return handle_in_work
+
+
+@asynccontextmanager
+async def _open_work(request: Request) -> AsyncIterator[UnitOfWork]:
     runtime = runtime_of(request)
     info = request_info(request.scope)
     peer = request.client.host if request.client else None
@@ -54,20 +70,15 @@ async def _identify(runtime: Runtime, credentials: Credentials, address: str | N
     return identity
 
 
-async def handle_invalid(request: Request, error: Exception) -> Response:
-    """FastAPI's exception handler for what cannot be read. A body is read before it is asked who sends it: then it is counted here."""
-    runtime, info = runtime_of(request), request_info(request.scope)
-    if info.actor is None and runtime.limits is not None:
-        try:
-            await runtime.limits.take_of_peer(_address_of(request, runtime), info)
-        except AppError as refusal:
-            error = refusal
-    return await handle_error(request, error)
-
-
 def _address_of(request: Request, runtime: Runtime) -> str | None:
     peer = request.client.host if request.client else None
     return runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")))
+
+
+async def get_work(request: Request) -> UnitOfWork:
+    """The request's unit of work."""
+    work: UnitOfWork = request.scope[_WORK]
+    return work
 
 
 async def get_runtime(request: Request) -> Runtime:
@@ -79,5 +90,5 @@ def _printable(text: str | None) -> str | None:
     return "".join(letter for letter in text if letter.isprintable())[:MAX_USER_AGENT] if text else None
 
 
-Work = Annotated[UnitOfWork, Depends(open_work, scope="function")]
+Work = Annotated[UnitOfWork, Depends(get_work)]
 TheRuntime = Annotated[Runtime, Depends(get_runtime)]

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request, params
+from fastapi import Depends, Request
 
 from app.authz.engine import Located
 from app.core.errors import PreconditionFailedError
@@ -11,6 +11,7 @@ from app.core.permissions import Action
 from app.core.resources import ResourceType
 from app.http.conditional import etag_of, matches_strongly
 from app.http.dependencies import Work
+from app.http.solving import Call
 from app.http.targets import Everything
 
 # One action; or one for each type the target can have; several in a tuple: any of them is enough.
@@ -20,8 +21,8 @@ Target = Callable[..., Awaitable[Located]] | Everything
 _CONDITIONAL: Final = frozenset({"PATCH", "PUT", "DELETE"})
 
 
-def guard(allow: Allowance, on: Target, *, is_secret: bool = False) -> params.Depends:
-    """A dependency that ends the request with 401, 404 or 403 unless the caller may, and with 412 if ``If-Match`` does not match.
+def guard(allow: Allowance, on: Target, *, is_secret: bool = False) -> Call:
+    """What ends the request with 401, 404 or 403 unless the caller may, and with 412 if ``If-Match`` does not match.
 
     What is secret is answered 404 to whoever may not, even if he may see the target.
     """
@@ -33,7 +34,7 @@ def guard(allow: Allowance, on: Target, *, is_secret: bool = False) -> params.De
         async def admit_everywhere(work: Work) -> None:
             await work.admit_everywhere(action)
 
-        return params.Depends(admit_everywhere)
+        return admit_everywhere
 
     async def admit(request: Request, work: Work, target: Annotated[Located, Depends(on)]) -> None:
         await work.admit(target, *actions_for(allow, target.ref.type), is_secret=is_secret)
@@ -42,7 +43,7 @@ def guard(allow: Allowance, on: Target, *, is_secret: bool = False) -> params.De
                 raise PreconditionFailedError
             work.expected_revision = target.row.revision
 
-    return params.Depends(admit)
+    return admit
 
 
 def actions_for(allow: Allowance, resource_type: ResourceType) -> tuple[Action, ...]:

@@ -1,9 +1,9 @@
 """What is known about a request before anything has looked at it: its ids, and later who sent it."""
 
+import random
 import re
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -40,9 +40,13 @@ def request_info(scope: Scope) -> RequestInfo:
     given = headers.get("x-request-id", "")
     trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     trace_id = trace.group(1) if trace else None
-    info = RequestInfo(given if _REQUEST_ID.fullmatch(given) else uuid4().hex, _correlation_of(headers, trace_id), trace_id)
+    info = RequestInfo(given if _REQUEST_ID.fullmatch(given) else _new_request_id(), _correlation_of(headers, trace_id), trace_id)
     scope[_SCOPE_KEY] = info
     return info
+
+
+def _new_request_id() -> str:
+    return f"{random.getrandbits(128):032x}"  # another one each time; it may be guessed
 
 
 def _correlation_of(headers: Headers, trace_id: str | None) -> str | None:

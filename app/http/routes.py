@@ -8,11 +8,13 @@ from typing import Any, Final, TypeVar
 from fastapi import params
 from fastapi.routing import APIRoute
 
+from app.http.dependencies import WorkRoute
 from app.http.guards import Allowance, Target, actions_named, guard
 from app.http.problems import MALFORMED_IS_400, MEDIA_TYPE, Problem
 from app.http.responses import ResourceResponse
 from app.http.routing import UNLIMITED
 from app.http.schemas import Resource
+from app.http.solving import Call, Solution
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
 
@@ -72,19 +74,19 @@ class Routes:
 
     def public(self, method: str, path: str, *, because: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
         """A route without a guard; the reason stands in the documentation."""
-        return self._declare(method, path, (), {OPEN_BECAUSE: because}, **options)
+        return self._declare(method, path, None, {OPEN_BECAUSE: because}, **options)
 
     def _guarded(  # noqa: PLR0913 - the parts of a guarded route
         self, method: str, path: str, allow: Allowance, on: Target, *, is_secret: bool = False, problems: Sequence[int] = (), **options: Any
     ) -> Callable[[Endpoint], Endpoint]:
-        dependencies, extra = (guard(allow, on, is_secret=is_secret),), {ACTIONS: actions_named(allow)}
-        return self._declare(method, path, dependencies, extra, problems=(*problems, 404 if is_secret else 403), **options)
+        guarding, extra = Solution(guard(allow, on, is_secret=is_secret)), {ACTIONS: actions_named(allow)}
+        return self._declare(method, path, guarding, extra, problems=(*problems, 404 if is_secret else 403), **options)
 
     def _declare(  # noqa: PLR0913 - the parts of a route
         self,
         method: str,
         path: str,
-        dependencies: Sequence[params.Depends],
+        guarding: Solution | None,
         extra: dict[str, Any],
         *,
         status_code: int = 200,
@@ -105,10 +107,12 @@ class Routes:
         def declare(endpoint: Endpoint) -> Endpoint:
             summary, _, description = cleandoc(getdoc(endpoint) or "").partition("\n\n")
 
+            solution = Solution(endpoint, after=guarding)
+
             def make(base_path: str) -> APIRoute:
-                return APIRoute(
+                return WorkRoute(
                     base_path + path,
-                    _represented(endpoint, status_code, base_path),
+                    _represented(solution.as_dependency(), status_code, base_path),
                     methods=[method],
                     status_code=status_code,
                     tags=[self.tag],
@@ -116,7 +120,7 @@ class Routes:
                     operation_id=endpoint.__name__,
                     summary=summary.rstrip("."),
                     description=description or summary,
-                    dependencies=list(dependencies),
+                    dependencies=[params.Depends(guarding.as_dependency())] if guarding is not None else [],
                     responses=documented,
                     openapi_extra={**(openapi_extra or {}), **extra, **flags},
                     **options,
@@ -128,7 +132,7 @@ class Routes:
         return declare
 
 
-def _represented(endpoint: Endpoint, status_code: int, base_path: str) -> Endpoint:
+def _represented(endpoint: Call, status_code: int, base_path: str) -> Call:
     """Give single resources their entity tag and address; everything else is FastAPI's to serialise."""
 
     @wraps(endpoint)
@@ -136,7 +140,7 @@ def _represented(endpoint: Endpoint, status_code: int, base_path: str) -> Endpoi
         result = await endpoint(*args, **kwargs)
         return ResourceResponse(result, status_code, base_path) if isinstance(result, Resource) else result
 
-    return represented  # type: ignore[return-value]
+    return represented
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -9,11 +9,16 @@ from typing import Any, Final
 # What every LogRecord has; whatever else one carries was given with ``extra=`` and is shown.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+_ENCODER: Final = json.JSONEncoder(default=str, ensure_ascii=False)  # json.dumps would make one for each line
+
 
 def configure_logging(level: str, *, as_json: bool) -> None:
     """Send the log to standard error, once for the process."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else ConsoleFormatter())
+    # What no line of ours tells is not looked up for each (the library's own advice): the caller's frame, thread, process and task.
+    logging._srcfile = None  # noqa: SLF001 - it is in the library's documentation
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False  # type: ignore[attr-defined]
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -42,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return _ENCODER.encode(line)
 
 
 class ConsoleFormatter(logging.Formatter):

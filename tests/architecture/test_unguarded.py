@@ -45,7 +45,7 @@ def test_the_service_does_not_start_with_an_unguarded_route(
     extra: Declare, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaks = Routes("leaks")
-    leaks._declare("GET", "/leaks", (), extra)(read_leak)
+    leaks._declare("GET", "/leaks", None, extra)(read_leak)
     monkeypatch.setattr("app.main.RESOURCES", (*RESOURCES, leaks))
     with pytest.raises(UnguardedRouteError, match="/api/leaks"):
         make_app(tmp_path_factory.mktemp("app"))

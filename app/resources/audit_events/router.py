@@ -50,12 +50,17 @@ async def open_audit_events(work: Work) -> AuditEventRepository:
     return AuditEventRepository(work)
 
 
-async def the_verified_organization(query: Annotated[VerifyQuery, Query()], work: Work) -> Located:
+AboutVerification = Annotated[VerifyQuery, Query()]
+AboutPruning = Annotated[PruneQuery, Query()]
+AboutExport = Annotated[ExportQuery, Query()]
+
+
+async def the_verified_organization(query: AboutVerification, work: Work) -> Located:
     """The organization that the query names."""
     return await work.locate(Organization.id, query.organization_id)
 
 
-async def the_pruned_organization(query: Annotated[PruneQuery, Query()], work: Work) -> Located:
+async def the_pruned_organization(query: AboutPruning, work: Work) -> Located:
     """The organization that the query names."""
     return await work.locate(Organization.id, query.organization_id)
 
@@ -67,7 +72,7 @@ async def the_place_of_the_event(new: AuditEventCreate, work: Work) -> Located:
     return await work.locate(Organization.id, new.organization_id)
 
 
-async def the_exported(query: Annotated[ExportQuery, Query()], work: Work) -> Located:
+async def the_exported(query: AboutExport, work: Work) -> Located:
     """The project or the organization that the query names."""
     if query.project_id is not None:
         return await work.locate(Project.id, query.project_id)
@@ -110,7 +115,7 @@ async def create_audit_event(
     response_class=StreamingResponse,
 )
 async def export_audit_events(
-    place: Annotated[Located, Depends(the_exported)], query: Annotated[ExportQuery, Query()], work: Work, runtime: TheRuntime
+    place: Annotated[Located, Depends(the_exported)], query: AboutExport, work: Work, runtime: TheRuntime
 ) -> StreamingResponse:
     """Export the events of an organization or project as a file, oldest first, however many there are.
 
@@ -125,7 +130,7 @@ async def export_audit_events(
 
 
 @routes.get("/audit-events/verify", allow=Action.MEMBER_MANAGE, on=the_verified_organization, problems=(404,))
-async def verify_audit_events(query: Annotated[VerifyQuery, Query()], runtime: TheRuntime) -> VerificationRead:
+async def verify_audit_events(query: AboutVerification, runtime: TheRuntime) -> VerificationRead:
     """Verify that no event of an organization was changed, removed, moved or slipped in since it was sealed.
 
     The answer names the first place where the chain is broken. Events are sealed within a second of their commit. Whoever keeps
@@ -168,7 +173,7 @@ async def list_audit_events_of_correlation(
 @routes.delete("/audit-events", allow=Action.ORGANIZATION_DELETE, on=the_pruned_organization, status_code=200, problems=(404, 409))
 async def prune_audit_events(
     organization: Annotated[Located, Depends(the_pruned_organization)],
-    query: Annotated[PruneQuery, Query()],
+    query: AboutPruning,
     work: Work,
     events: AuditEvents,
     runtime: TheRuntime,

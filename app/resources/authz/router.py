@@ -48,14 +48,16 @@ async def open_authorization(work: Work) -> AuthorizationService:
     return AuthorizationService(work)
 
 
-async def the_resource_in_question(query: Annotated[WhoCanQuery, Query()], work: Work) -> Located:
+AboutWhoCan = Annotated[WhoCanQuery, Query()]
+
+
+async def the_resource_in_question(query: AboutWhoCan, work: Work) -> Located:
     """The resource that the query names."""
     return await work.locate_ref(ResourceRef(query.resource_type, query.resource_id))
 
 
 Authorization = Annotated[AuthorizationService, Depends(open_authorization)]
 TheResource = Annotated[Located, Depends(the_resource_in_question)]
-AboutWhoCan = Annotated[WhoCanQuery, Query()]
 
 
 @routes.public("POST", "/authz/check", because=_ABOUT_ONESELF, problems=(404,))
