@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.audit.chain import ChainKeys
+from app.audit.denials import Key
 from app.audit.retention import RetentionRules
 from app.audit.sealer import Sealer
 from app.authn.api_keys import KeyUses
@@ -21,7 +22,7 @@ from app.limits.buckets import Limiter
 from app.observability.metrics import CHAINS_BROKEN, CONNECTIONS_IN_USE, CONNECTIONS_LIMIT, OUTBOX_LAG, SEAL_LAG, count_job, expect_job
 from app.resources.audit_events.retention import prune_expired
 from app.resources.executions.deadlines import end_overdue
-from app.unit_of_work import WorkContext, write_denials
+from app.unit_of_work import WorkContext, open_system_work
 
 _log = logging.getLogger(__name__)
 
@@ -134,3 +135,17 @@ async def _once(job: Callable[[], Awaitable[Any]], name: str) -> None:
         _log.exception("job failed: %s", name)
     else:
         count_job(name, succeeded=True)
+
+
+async def write_denials(context: WorkContext, *, all_of_them: bool = False) -> int:
+    """Write the refusals that are due; returns how many rows."""
+    async with context.denials.writing:
+        due = context.denials.due(all_of_them=all_of_them)
+        by_tenant: dict[UUID, dict[Key, dict[str, Any]]] = {}
+        for key, event in due.items():
+            by_tenant.setdefault(event["organization_id"], {})[key] = event
+        for organization_id, events in by_tenant.items():
+            async with open_system_work(context, "denied attempts", organization_id) as work:
+                work.adopt(events.values())
+            context.denials.mark_written(events)  # only now: what could not be written is tried again
+        return len(due)

@@ -11,7 +11,7 @@ from sqlalchemy import Select, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.audit.denials import DeniedAttempts, Key
+from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin, Subject, make_event
 from app.authz.engine import ACTOR, ASKED, PRINCIPAL, Located, PolicyEngine
 from app.authz.memberships import holds_directly
@@ -26,7 +26,7 @@ from app.core.resources import ResourceRef
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
-from app.db.tenancy import TenantSession
+from app.db.tenancy import TenancyError, TenantSession
 from app.db.visibility import confine_to
 from app.models import AuditEvent
 from app.observability.metrics import ALLOWED, FORBIDDEN, NOT_FOUND
@@ -72,9 +72,23 @@ class UnitOfWork:
         self._must_commit = False
         self._after_commit: list[Callback] = []
         self._after_rollback: list[Callback] = []
-        engine = context.database.reader if is_read_only else context.database.writer
-        info = {SESSION_KEY: context.outbox}
-        self.session = AsyncSession(engine, sync_session_class=TenantSession, is_read_only=is_read_only, info=info)
+        self._is_read_only = is_read_only
+        self._session: AsyncSession | None = None
+        self._pin: UUID | None = None
+        self._is_over = False
+
+    @property
+    def session(self) -> AsyncSession:
+        """Runs statements, while the work lasts. Made when it is first asked for: to read a resource by its id none is needed."""
+        if self._session is None:
+            if self._is_over:
+                raise TenancyError("the work is over")
+            database, info = self._context.database, {SESSION_KEY: self._context.outbox}
+            engine = database.reader if self._is_read_only else database.writer
+            self._session = AsyncSession(engine, sync_session_class=TenantSession, is_read_only=self._is_read_only, info=info)
+            if self._pin is not None:
+                self._tenant_session.pin_tenant(self._pin)
+        return self._session
 
     @property
     def actor(self) -> Actor:
@@ -196,7 +210,10 @@ class UnitOfWork:
 
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
-        self._tenant_session.pin_tenant(organization_id)
+        if self._session is None and self._pin is None:
+            self._pin = organization_id
+        else:
+            self._tenant_session.pin_tenant(organization_id)
         self.organization_id = organization_id
 
     def use_jobs_role(self) -> None:
@@ -267,9 +284,10 @@ class UnitOfWork:
         Raises:
             UnrecordedChangeError: something was changed and nothing recorded.
         """
-        if self._tenant_session.has_changed and not self._events:
-            raise UnrecordedChangeError("a change without an audit event")
-        self._tenant_session.require_no_objects()
+        if self._session is not None:
+            if self._tenant_session.has_changed and not self._events:
+                raise UnrecordedChangeError("a change without an audit event")
+            self._tenant_session.require_no_objects()
         if not self._events and not self._must_commit:  # nothing was changed: there is nothing to commit
             return
         if self._events:
@@ -286,10 +304,9 @@ class UnitOfWork:
         await _run(self._after_rollback)
 
     async def _close(self) -> None:
-        if self.session.in_transaction():
-            await self.session.close()
-        else:
-            self.session.sync_session.close()  # nothing to wait for
+        self._is_over = True
+        if self._session is not None:
+            await self._session.close()
 
     async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
         database, policy = self._context.database, self._context.policy
@@ -382,17 +399,3 @@ async def open_system_work(context: WorkContext, reason: str, organization_id: U
     async with open_work(context, SYSTEM, Origin(), is_read_only=False) as work:
         work.pin(organization_id)
         yield work
-
-
-async def write_denials(context: WorkContext, *, all_of_them: bool = False) -> int:
-    """Write the refusals that are due; returns how many rows."""
-    async with context.denials.writing:
-        due = context.denials.due(all_of_them=all_of_them)
-        by_tenant: dict[UUID, dict[Key, dict[str, Any]]] = {}
-        for key, event in due.items():
-            by_tenant.setdefault(event["organization_id"], {})[key] = event
-        for organization_id, events in by_tenant.items():
-            async with open_system_work(context, "denied attempts", organization_id) as work:
-                work.adopt(events.values())
-            context.denials.mark_written(events)  # only now: what could not be written is tried again
-        return len(due)

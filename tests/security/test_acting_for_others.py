@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from app.unit_of_work import write_denials
+from app.jobs import write_denials
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.support.answers import denied_events_of, events_of, next_link_of, read_problem
 from tests.support.keys import make_key, shows

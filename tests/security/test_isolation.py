@@ -10,7 +10,7 @@ import pytest
 from app.core.actors import Actor, ActorType
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
-from app.unit_of_work import write_denials
+from app.jobs import write_denials
 from tests.conftest import Caller, Service
 from tests.support import rows
 from tests.support.rows import Place

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete, exists, func, insert, literal, select, text, union_all, update
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import aliased
 
 from app.audit.denials import DeniedAttempts
@@ -282,6 +283,27 @@ async def test_a_record_about_another_tenant_cannot_be_written(world: World) -> 
     with pytest.raises(TenancyError):
         await record_elsewhere()
     assert await world.names() == ["ours", "theirs"]
+
+
+@pytest.mark.parametrize("was_used", [False, True])
+async def test_nothing_is_read_when_the_work_is_over(world: World, was_used: bool) -> None:
+    async with open_work(world.context, ALICE, Origin(), is_read_only=True) as work:
+        work.pin(world.ours.ref.id)
+        if was_used:
+            await work.session.execute(select(Project.name))
+    with pytest.raises((TenancyError, InvalidRequestError)):
+        await work.session.execute(select(Project.name))
+
+
+@pytest.mark.parametrize("was_used", [False, True])
+async def test_a_work_that_is_pinned_does_not_change_its_tenant(world: World, was_used: bool) -> None:
+    work = world.work(pin=world.ours.ref.id)
+    if was_used:
+        await work.session.execute(select(Project.name))
+    with pytest.raises(TenancyError):
+        work.pin(world.theirs.ref.id)
+    assert (await work.session.execute(select(Project.name))).scalars().all() == ["ours"]
+    await work.rollback()
 
 
 async def test_objects_are_not_flushed(world: World) -> None:

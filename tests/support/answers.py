@@ -8,7 +8,7 @@ import httpx
 from sqlalchemy import text
 
 from app.db.engine import Database
-from app.unit_of_work import write_denials
+from app.jobs import write_denials
 from tests.conftest import Caller, Service
 from tests.support.database import behind
 

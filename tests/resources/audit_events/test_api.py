@@ -11,7 +11,8 @@ from app.audit.trail import Origin, Subject, make_event
 from app.core.actors import Actor, ActorType, Identity
 from app.core.events import AuditAction, Outcome
 from app.core.resources import ResourceRef, ResourceType
-from app.unit_of_work import UnitOfWork, write_denials
+from app.jobs import write_denials
+from app.unit_of_work import UnitOfWork
 from tests.conftest import Caller, Service
 from tests.support.answers import count_rows, denied_events_of, events_of, pointers_of, read_problem
 
