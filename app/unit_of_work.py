@@ -115,7 +115,7 @@ class UnitOfWork:
         Raises:
             NotFoundError: there is none (for an anonymous caller UnauthenticatedError: it learns nothing about existence).
         """
-        found = await self._find(key, value)
+        found = await self.find_by(key, value)
         if found is None:
             raise self._hidden()
         return found
@@ -153,11 +153,17 @@ class UnitOfWork:
 
     async def find_by(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
         """``locate`` without an error, for what a body names: the caller decides what is told of it."""
-        return await self._find(key, value)
+        database, policy = self._context.database, self._context.policy
+        found = await policy.locate(database, self.identity.asker, key, value, now())
+        principal = self.identity.on_behalf_of
+        if found is None or principal is None:
+            return found if found is None else replace(found, only_actions=self.identity.only_actions)
+        theirs = await policy.locate(database, principal.asker, key, value, now())
+        return _narrowed(found, self.identity, theirs)
 
     async def find(self, ref: ResourceRef) -> Located | None:
         """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
-        return await self._find(KEYS[ref.type], ref.id) if ref.type in KEYS else None
+        return await self.find_by(KEYS[ref.type], ref.id) if ref.type in KEYS else None
 
     async def admit(self, target: Located, *actions: Action, is_secret: bool = False) -> None:
         """Let the actor go on if he may take any of the actions on the target, and pin the session to the target's organization.
@@ -307,15 +313,6 @@ class UnitOfWork:
         self._is_over = True
         if self._session is not None:
             await self._session.close()
-
-    async def _find(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
-        database, policy = self._context.database, self._context.policy
-        found = await policy.locate(database, self.identity.asker, key, value, now())
-        principal = self.identity.on_behalf_of
-        if found is None or principal is None:
-            return found if found is None else replace(found, only_actions=self.identity.only_actions)
-        theirs = await policy.locate(database, principal.asker, key, value, now())
-        return _narrowed(found, self.identity, theirs)
 
     @property
     def _parties(self) -> list[tuple[str, Identity]]:

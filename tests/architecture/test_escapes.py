@@ -57,7 +57,8 @@ ALLOWED = {
     "open_system_work": {
         "app/cli/operating.py": "what the operator does in one tenant from the command line",
         "app/reference/target.py": "writes what an import found, tenant by tenant",
-        "app/unit_of_work.py": "defines it, and writes refused attempts tenant by tenant",
+        "app/unit_of_work.py": "defines it",
+        "app/jobs.py": "writes refused attempts tenant by tenant",
         "app/resources/executions/deadlines.py": "ends executions past their deadline tenant by tenant",
         "app/resources/audit_events/retention.py": "prunes events past their retention tenant by tenant",
     },
