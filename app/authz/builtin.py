@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from typing import cast as cast_type
 from uuid import UUID
 
-from sqlalchemy import CTE, Executable, Select, String, Table, bindparam, exists, func, literal, select, union
+from sqlalchemy import CTE, Executable, Select, Table, bindparam, exists, func, select, true, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -26,6 +26,7 @@ from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
+from app.db.functions import word
 from app.db.lookups import Lookup
 from app.db.visibility import VisibleRows
 from app.models import Membership, UnsentTuple
@@ -104,12 +105,12 @@ def _locating(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent
     model = cast_type("type[Base]", key.class_)
     target = select(_table(model)).where(key == bindparam("key")).cte("target")
     columns = {scope: target.c[column.key] for scope, column in SCOPES[model].items()}
-    scopes = union(
-        *(select(literal(scope.value, String).label("scope_type"), column.label("scope_id")) for scope, column in columns.items())
-    ).cte("scopes")
+    scopes = union(*(select(word(scope.value).label("scope_type"), column.label("scope_id")) for scope, column in columns.items())).cte(
+        "scopes"
+    )
     tenant = select(columns[ResourceType.ORGANIZATION]).scalar_subquery()
     subjects = subjects_in(tenant, ACTOR, has_groups=has_groups)
-    per_pair = select(roles_held(subjects, scopes).label("roles")).select_from(subjects.join(scopes, literal(value=True))).subquery("pairs")
+    per_pair = select(roles_held(subjects, scopes).label("roles")).select_from(subjects.join(scopes, true())).subquery("pairs")
     roles = select(func.aggregate_strings(per_pair.c.roles, ",")).scalar_subquery()
     told = [exists(select(_UNSENT.c.seq).where(_UNSENT.c.organization_id == tenant)).label(HAS_UNSENT)] if tells_unsent else []
     return Lookup(select(*(column.label(column.name) for column in target.c), roles.label(_ROLES), *told).select_from(target))

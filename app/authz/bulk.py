@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import CTE, Executable, String, Table, Uuid, literal, select, union
+from sqlalchemy import CTE, Executable, Table, Uuid, select, union
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +19,7 @@ from app.authz.tree import KEYS, SCOPES, model_of
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Role, actions_of
 from app.core.resources import ResourceRef, ResourceType
-from app.db.functions import each_array, is_one_of, text_at
+from app.db.functions import each_array, is_one_of, text_at, word
 from app.models import Membership
 
 _MEMBERSHIPS: Final = Membership.__table__
@@ -80,7 +80,7 @@ def _statement(resource_type: ResourceType, slots: tuple[str, ...]) -> Executabl
     columns = SCOPES[model_of(resource_type)]
     scopes = union(
         *(
-            select(targets.c.resource_id, literal(scope.value, String).label("scope_type"), targets.c[scope.value].label("scope_id"))
+            select(targets.c.resource_id, word(scope.value).label("scope_type"), targets.c[scope.value].label("scope_id"))
             for scope in columns
         )
     ).cte("scopes")

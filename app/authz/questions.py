@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Executable, String, Uuid, and_, bindparam, cast, literal, select, tuple_
+from sqlalchemy import Executable, Uuid, and_, bindparam, cast, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.authz.engine import ACTOR, HeldGrant, Located
-from app.authz.subjects import MEMBERS, asking, counts_for, is_live, roles_held, subjects_everywhere, ways_in
+from app.authz.subjects import GROUP, MEMBERS, asking, counts_for, is_live, roles_held, subjects_everywhere, ways_in
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef, ResourceType
@@ -46,9 +46,7 @@ async def members_below(connection: AsyncConnection, organization_id: UUID, grou
     below = select(each_text("groups").c.value.label("group_id")).cte("groups_below", recursive=True)
     is_inside = and_(MEMBERS.c.organization_id == bindparam("tenant", type_=Uuid()), is_live(MEMBERS))
     below = below.union(
-        select(MEMBERS.c.member_id).where(
-            MEMBERS.c.group_id == below.c.group_id, MEMBERS.c.member_type == literal(ActorType.GROUP.value, String), is_inside
-        )
+        select(MEMBERS.c.member_id).where(MEMBERS.c.group_id == below.c.group_id, MEMBERS.c.member_type == GROUP, is_inside)
     )
     direct = select(MEMBERS.c.member_type, MEMBERS.c.member_id, MEMBERS.c.group_id).where(
         MEMBERS.c.group_id.in_(select(below.c.group_id)), is_inside

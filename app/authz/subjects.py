@@ -21,7 +21,6 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
-    literal,
     null,
     or_,
     select,
@@ -29,12 +28,12 @@ from sqlalchemy import (
 
 from app.core.actors import ActorType, Asker
 from app.db.base import Timestamp
-from app.db.functions import each_text
+from app.db.functions import each_text, word
 from app.models import GroupMember, Membership
 
 MEMBERS: Final = GroupMember.__table__
 GRANTS: Final = Membership.__table__
-GROUP: Final = literal(ActorType.GROUP.value, String)
+GROUP: Final = word(ActorType.GROUP.value)
 
 
 def asking(asker: Asker, at: datetime, slot: str) -> Mapping[str, Any]:

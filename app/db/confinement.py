@@ -1,6 +1,6 @@
 """Which tenants a transaction sees: told to PostgreSQL in the very message that begins it, and read there by row-level security."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 from uuid import UUID
@@ -21,14 +21,22 @@ def lookup_name(table: str, column: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """Tenants as an SQL expression, so that finding them costs no message of its own. Values stand in it as hexadecimal digits only."""
+    """Tenants as an SQL expression, so that finding them costs no message of its own. Values stand in it as hexadecimal digits only.
 
-    sql: str
+    It is written when it is asked for: without row-level security nobody does.
+    """
+
+    write: Callable[[], str]
+
+    @property
+    def sql(self) -> str:
+        """The expression."""
+        return self.write()
 
     @classmethod
     def exactly(cls, organization_id: UUID) -> Self:
         """One tenant."""
-        return cls(f"'{{{organization_id.hex}}}'")
+        return cls(lambda: f"'{{{organization_id.hex}}}'")
 
     @classmethod
     def of_row(cls, key: InstrumentedAttribute[Any], value: UUID | str) -> Self:
@@ -36,16 +44,24 @@ class Tenants:
         model: Any = key.class_
         if key.key == model.tenant_column().key and isinstance(value, UUID):
             return cls.exactly(value)
-        given = f"'{value.hex}'" if isinstance(value, UUID) else _quote(value)
-        return cls(f"format('{{%s}}', {lookup_name(model.__tablename__, key.key)}({given}))")
+
+        def write() -> str:
+            given = f"'{value.hex}'" if isinstance(value, UUID) else _quote(value)
+            return f"format('{{%s}}', {lookup_name(model.__tablename__, key.key)}({given}))"
+
+        return cls(write)
 
     @classmethod
-    def of_subjects(cls, subjects: Iterable[tuple[str, str]], known: UUID | None = None) -> Self:
+    def of_subjects(cls, subjects: Sequence[tuple[str, str]], known: UUID | None = None) -> Self:
         """The tenants in which an actor, given by type and id, holds a grant or is in a group; and one that is known to concern him."""
-        types, names = zip(*subjects, strict=True)
-        lists = (", ".join(map(_quote, values)) for values in (types, names))
-        found = "{}({})".format(OF_SUBJECTS, ", ".join(f"ARRAY[{quoted}]" for quoted in lists))
-        return cls(f"{found}::text" if known is None else f"array_append({found}, '{known.hex}')::text")
+
+        def write() -> str:
+            types, names = zip(*subjects, strict=True)
+            lists = (", ".join(map(_quote, values)) for values in (types, names))
+            found = "{}({})".format(OF_SUBJECTS, ", ".join(f"ARRAY[{quoted}]" for quoted in lists))
+            return f"{found}::text" if known is None else f"array_append({found}, '{known.hex}')::text"
+
+        return cls(write)
 
 
 class ConfinableConnection(asyncpg.Connection):  # type: ignore[misc] # the driver has no types

@@ -164,6 +164,14 @@ def written_moment(value: datetime) -> str:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
+def word(value: str) -> ColumnElement[str]:
+    """A word of this service's own, written into the statement: never a caller's.
+
+    As a parameter PostgreSQL could not tell what it plans for, would expect less of a plan for every value, and plan each time.
+    """
+    return literal_column(f"'{value}'", String)
+
+
 def is_one_of(value: InstrumentedAttribute[Any], found: SelectBase) -> ColumnElement[bool]:
     """The same as ``value IN (found)``, for a select that finds few of very many values.
 

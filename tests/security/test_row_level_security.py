@@ -121,7 +121,7 @@ async def test_every_table_of_tenants_is_protected_and_one_left_out_is_seen(worl
 
 async def test_a_statement_without_criteria_sees_its_tenants_only(world: World) -> None:
     ours, theirs = world.ours.ref.id, world.theirs.ref.id
-    both = Tenants(f"'{{{ours},{theirs}}}'")
+    both = Tenants(lambda: f"'{{{ours},{theirs}}}'")
     for tenants, expected in (
         (Tenants.exactly(ours), {ours}),
         (Tenants.exactly(theirs), {theirs}),
@@ -196,7 +196,7 @@ async def test_a_transaction_that_never_began_leaves_nothing_to_the_next(world: 
 
 async def test_a_transaction_that_cannot_begin_harms_no_later_one(world: World) -> None:
     with pytest.raises(DBAPIError, match="no_such_function"):
-        async with world.database.open_read(Tenants("no_such_function()")) as connection:
+        async with world.database.open_read(Tenants(lambda: "no_such_function()")) as connection:
             await names_seen(connection)
     async with world.database.open_read(Tenants.exactly(world.ours.ref.id)) as connection:
         assert await names_seen(connection) == ["ours"]
