@@ -1,6 +1,7 @@
 """Everything at once: ours beside the reference and the floor, on both databases, into one file of tables. See README.md."""
 
 import argparse
+import asyncio
 import signal
 import sys
 import tempfile
@@ -11,12 +12,15 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from benchmarks import machine, report
 from benchmarks.files import judge_files, measure_files, render_files
 from benchmarks.load import run_load
 from benchmarks.processes import (
     judge_starts,
     judge_workers,
+    make_database,
     measure_ceiling,
     measure_starts,
     measure_workers,
@@ -27,11 +31,12 @@ from benchmarks.results import Results
 from benchmarks.servers import REFERENCE
 from benchmarks.targets import Verdict, judge
 from benchmarks.workloads import WORKLOADS, Workload
-from benchmarks.worlds import Side, Sizes, run_worlds
+from benchmarks.worlds import POSTGRESQL, SQLITE, Side, Sizes, run_worlds
+from tests.support.database import make_owner
+from tests.support.postgres import run_postgres
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 CONNECTIONS: Final = (1, 16, 64)
-WARM_UP_SECONDS: Final = 0.3
 TINY: Final = Sizes(long=100, short=30, crowd=20, handful=10)
 FILES, START, WORKERS, CEILING = "file-1gib", "start", "workers", "ceiling"
 PARTS: Final = {
@@ -49,8 +54,11 @@ class Plan:
 
     parts: tuple[str, ...]
     seconds: float
+    warm_up: float
     repeat: int
     connections: tuple[int, ...]
+    kinds: tuple[str, ...]
+    """The databases on which processes are started and compared; requests always go to all sides."""
     sizes: Sizes
     file_mib: int
     in_s3: bool
@@ -70,18 +78,20 @@ class Report:
     failures: list[str] = field(default_factory=list)
 
 
-def measure_requests(plan: Plan, folder: Path) -> Results:
+def measure_requests(plan: Plan, folder: Path, postgres: str) -> Results:
     """Every workload on every side, one after the other, ``repeat`` times."""
     results = Results()
-    with run_worlds(folder, plan.sizes) as worlds:
+    say("filling the databases")
+    with run_worlds(folder, postgres, plan.sizes) as worlds, httpx.Client(timeout=60) as client:
+        say("first answers")
         requests = {
-            (workload.name, side): workload.prepare(world)
+            (workload.name, side): workload.prepare(world, client)
             for workload in plan.workloads
             for side, world in worlds.items()
             if workload.is_for(side)
         }
-        for (_, side), request in requests.items():
-            run_load(worlds[side].server, request, CONNECTIONS[1], WARM_UP_SECONDS)
+        for (_, side), request in requests.items() if plan.warm_up else ():
+            run_load(worlds[side].server, request, plan.connections[-1], plan.warm_up)
         for number in range(plan.repeat):
             for workload, connections, side in _turns(plan, worlds):
                 say(f"run {number + 1} of {plan.repeat}: {workload.name}, {connections} connections, {', '.join(side)}")
@@ -95,11 +105,11 @@ def _turns(plan: Plan, sides: Iterable[Side]) -> Iterator[tuple[Workload, int, S
     return ((workload, connections, side) for workload, connections, side in every if workload.is_for(side))
 
 
-def measure(plan: Plan, folder: Path) -> Report:
+def measure(plan: Plan, folder: Path, postgres: str) -> Report:
     """All parts of the plan."""
     done = Report()
     if plan.workloads:
-        results = measure_requests(plan, folder)
+        results = measure_requests(plan, folder, postgres)
         done.verdicts += judge(results)
         done.lines += ["## Requests", "", *report.render_requests(results)]
         done.failures += [
@@ -113,18 +123,20 @@ def measure(plan: Plan, folder: Path) -> Report:
             files = measure_files(folder, plan.file_mib, plan.repeat, in_s3=in_s3)
             done.verdicts += judge_files(files)
             done.lines += render_files(files)
-    measure_processes(plan, folder, done)
+    measure_processes(plan, folder, postgres, done)
     return done
 
 
-def measure_processes(plan: Plan, folder: Path, done: Report) -> None:
+def measure_processes(plan: Plan, folder: Path, postgres: str, done: Report) -> None:
     """The parts that look at processes rather than at requests."""
+    kinds = plan.kinds if {START, WORKERS} & {*plan.parts} else ()
+    databases = {kind: make_database(kind, folder, postgres) for kind in kinds}
     if START in plan.parts:
         say("starts")
-        done.verdicts += judge_starts(measure_starts(folder, plan.repeat))
+        done.verdicts += judge_starts(measure_starts(folder, databases, plan.repeat))
     if WORKERS in plan.parts:
         say("two workers against one")
-        pairs = measure_workers(folder, plan.seconds, plan.repeat)
+        pairs = measure_workers(folder, databases, plan.seconds, plan.repeat)
         done.verdicts += judge_workers(pairs)
         done.lines += render_workers(pairs)
     if CEILING in plan.parts:
@@ -158,9 +170,10 @@ def main() -> int:
         print("\n".join(f"{name:20} {title}" for name, title in PARTS.items()))
         return 0 if unknown == ["help"] else 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers end with the script
-    with tempfile.TemporaryDirectory(prefix="saasbase-bench-", dir=given.folder) as name:
+    with tempfile.TemporaryDirectory(prefix="saasbase-bench-", dir=given.folder) as name, run_postgres() as postgres:
+        asyncio.run(make_owner(postgres))
         plan = make_plan(parts, given)
-        done = measure(plan, Path(name))
+        done = measure(plan, Path(name), postgres)
         # Parts of it, and a smoke run, do not replace the results of a whole run.
         usual = Path(name) / RESULTS.name if given.smoke else None if given.only else RESULTS
         return tell(render(plan, done), done.failures, given.output or usual)
@@ -169,9 +182,10 @@ def main() -> int:
 def make_plan(parts: tuple[str, ...], given: argparse.Namespace) -> Plan:
     """Large tables only where they are asked for: they take a while to fill."""
     if given.smoke:
-        return Plan(parts, 0.2, 1, CONNECTIONS[1:2], TINY, file_mib=8, in_s3=given.s3)
+        return Plan(parts, 0.1, 0, 1, (4,), (SQLITE,), TINY, 8, in_s3=given.s3)
     is_large = any(workload.is_about_size for workload in WORKLOADS if workload.name in parts)
-    return Plan(parts, given.seconds, given.repeat, CONNECTIONS, Sizes() if is_large else TINY, file_mib=1024, in_s3=given.s3)
+    sizes = Sizes() if is_large else TINY
+    return Plan(parts, given.seconds, 0.3, given.repeat, CONNECTIONS, (SQLITE, POSTGRESQL), sizes, 1024, in_s3=given.s3)
 
 
 def tell(text: str, failures: Sequence[str], output: Path | None) -> int:

@@ -5,20 +5,20 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.db.migrations import migrate
 from benchmarks.load import Load, Request, run_load
 from benchmarks.report import number, spread, table
 from benchmarks.results import Spread
 from benchmarks.servers import ACTOR, Running, new_postgres_database, run_process, serve, wait_until_open
 from benchmarks.targets import MANY, USUAL, Verdict
 from benchmarks.workloads import MIB
-from benchmarks.worlds import POSTGRESQL, SQLITE
-from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles
-from tests.support.postgres import free_port, run_postgres
+from benchmarks.worlds import SQLITE
+from tests.support.database import APP, OWNER, as_role, migrate_with_roles, open_database
+from tests.support.postgres import free_port
 
 START_SECONDS, IDLE_MIB, TWO_WORKERS = 1.5, 120, 1.6
 
@@ -44,45 +44,46 @@ class Pair:
         return self.two.per_second / self.one.per_second
 
 
-@contextmanager
-def _databases(folder: Path) -> Iterator[dict[str, str]]:
-    """A database of each kind that has its schema; PostgreSQL as in production, with roles and row-level security."""
-    with run_postgres() as postgres:
-        asyncio.run(make_owner(postgres))
-        url = new_postgres_database(postgres, owner=OWNER)
-        asyncio.run(migrate_with_roles(url))
-        databases = {SQLITE: f"sqlite:///{folder}/processes.db", POSTGRESQL: as_role(url, APP)}
-        with serve(folder / SQLITE, databases[SQLITE]):  # makes the schema
-            pass
-        yield databases
+def make_database(kind: str, folder: Path, postgres: str) -> str:
+    """The URL of a new database that has its schema; on PostgreSQL as in production, with roles and row-level security."""
+    if kind == SQLITE:
+        url = f"sqlite:///{folder}/processes.db"
+        asyncio.run(_migrate(url))
+        return url
+    url = new_postgres_database(postgres, owner=OWNER)
+    asyncio.run(migrate_with_roles(url))
+    return as_role(url, APP)
 
 
-def measure_starts(folder: Path, repeat: int) -> dict[str, list[Start]]:
+async def _migrate(url: str) -> None:
+    async with open_database(url) as database:
+        await migrate(database)
+
+
+def measure_starts(folder: Path, databases: Mapping[str, str], repeat: int) -> dict[str, list[Start]]:
     """Start and end it a few times on each database."""
     starts: dict[str, list[Start]] = defaultdict(list)
-    with _databases(folder) as databases:
-        for _ in range(repeat):
-            for name, url in databases.items():
-                begun = time.perf_counter()
-                with serve(folder / name, url) as server:
-                    seconds = time.perf_counter() - begun
-                    server.new_project()
-                    server.wait_until_idle()
-                    starts[name].append(Start(seconds, max(server.worker_mib())))
+    for _ in range(repeat):
+        for name, url in databases.items():
+            begun = time.perf_counter()
+            with serve(folder / "starts", url) as server:
+                seconds = time.perf_counter() - begun
+                server.new_project()
+                server.wait_until_idle()
+                starts[name].append(Start(seconds, max(server.worker_mib())))
     return starts
 
 
-def measure_workers(folder: Path, seconds: float, repeat: int) -> dict[str, list[Pair]]:
-    """Reads on as many connections as a worker alone is hard put to, answered by one and by two, in turns."""
+def measure_workers(folder: Path, databases: Mapping[str, str], seconds: float, repeat: int) -> dict[str, list[Pair]]:
+    """Reads on so many connections that a worker has no rest, answered by one and by two, in turns."""
     pairs: dict[str, list[Pair]] = defaultdict(list)
-    with _databases(folder) as databases:
-        for name, url in databases.items():
-            with serve(folder / name / "1", url) as one, serve(folder / name / "2", url, workers=2) as two:
-                request = Request("GET", f"/api/projects/{one.new_project()[1]}", ACTOR)
-                for server in (one, two):
-                    run_load(server, request, MANY, min(seconds, 1))
-                for _ in range(repeat):
-                    pairs[name].append(Pair(*(run_load(server, request, MANY, seconds) for server in (one, two))))
+    for name, url in databases.items():
+        with serve(folder / "one", url) as one, serve(folder / "two", url, workers=2) as two:
+            request = Request("GET", f"/api/projects/{one.new_project()[1]}", ACTOR)
+            for server in (one, two):
+                run_load(server, request, MANY, seconds)  # connections and statements exist from here on
+            for _ in range(repeat):
+                pairs[name].append(Pair(*(run_load(server, request, MANY, seconds) for server in (one, two))))
     return pairs
 
 

@@ -46,7 +46,7 @@ class Workload:
         """Whether that program can do it on that database."""
         return side[0] in self.programs and (self.name, side) not in _IMPOSSIBLE
 
-    def prepare(self, world: World) -> Request:
+    def prepare(self, world: World, client: httpx.Client) -> Request:
         """The request, after one was answered as it should be.
 
         Raises:
@@ -54,7 +54,7 @@ class Workload:
         """
         request = self.make(world)
         url = world.server.url + request.path
-        answer = httpx.request(request.method, url, headers=request.headers, content=request.body, timeout=60)
+        answer = client.request(request.method, url, headers=request.headers, content=request.body)
         if not answer.is_success or not self.is_right(answer.json()):
             raise WrongAnswerError(f"{self.name}, {world.program}: {answer.status_code} {answer.text[:300]}")
         return request

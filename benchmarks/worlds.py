@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,8 +19,7 @@ from app.db.migrations import migrate
 from benchmarks.authorization import write
 from benchmarks.servers import CONFINED, FLOOR, OURS, REFERENCE, Running, new_postgres_database, run_floor, run_reference, serve
 from tests.support import rows
-from tests.support.database import APP, OWNER, as_role, make_owner, migrate_with_roles, open_database
-from tests.support.postgres import run_postgres
+from tests.support.database import APP, OWNER, as_role, migrate_with_roles, open_database
 from tests.support.rows import Place
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
@@ -67,15 +66,13 @@ class World:
 
 
 @contextmanager
-def run_worlds(folder: Path, sizes: Sizes, sides: Iterable[Side] = SIDES) -> Iterator[dict[Side, World]]:
-    """All of them at once, for loads that go to one at a time."""
+def run_worlds(folder: Path, postgres: str, sizes: Sizes) -> Iterator[dict[Side, World]]:
+    """All of them at once, for loads that go to one at a time; on a PostgreSQL that has the owner's role."""
     with ExitStack() as stack:
-        postgres = stack.enter_context(run_postgres())
-        asyncio.run(make_owner(postgres))
         template = new_postgres_database(postgres, owner=OWNER)
         projects = asyncio.run(_fill(template, sizes))
         worlds = {}
-        for side in sides:
+        for side in SIDES:
             program, database = side
             place = folder / "-".join(side).replace(" ", "-")
             if program == REFERENCE:
