@@ -29,7 +29,7 @@ from benchmarks.processes import (
 )
 from benchmarks.results import Results
 from benchmarks.servers import REFERENCE
-from benchmarks.targets import Verdict, judge
+from benchmarks.targets import USUAL, Verdict, judge
 from benchmarks.workloads import WORKLOADS, Workload
 from benchmarks.worlds import POSTGRESQL, SQLITE, Side, Sizes, run_worlds
 from tests.support.database import make_owner
@@ -62,6 +62,11 @@ class Plan:
     sizes: Sizes
     file_mib: int
     in_s3: bool
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """The numbers of connections with which sides are compared."""
+        return tuple(number for number in self.connections if number == USUAL) or self.connections
 
     @property
     def workloads(self) -> list[Workload]:
@@ -101,8 +106,10 @@ def measure_requests(plan: Plan, folder: Path, postgres: str) -> Results:
 
 
 def _turns(plan: Plan, sides: Iterable[Side]) -> Iterator[tuple[Workload, int, Side]]:
-    every = product(plan.workloads, plan.connections, sides)
-    return ((workload, connections, side) for workload, connections, side in every if workload.is_for(side))
+    for workload in plan.workloads:
+        for turn in product([workload], plan.compared if workload.is_small else plan.connections, sides):
+            if workload.is_for(turn[2]):
+                yield turn
 
 
 def measure(plan: Plan, folder: Path, postgres: str) -> Report:
@@ -167,8 +174,7 @@ def main() -> int:
     given = parser.parse_args()
     parts = tuple(name for name in given.only.split(",") if name) or tuple(PARTS)
     if unknown := [name for name in parts if name not in PARTS]:
-        print("\n".join(f"{name:20} {title}" for name, title in PARTS.items()))
-        return 0 if unknown == ["help"] else 2
+        return explain_parts(unknown)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers end with the script
     with tempfile.TemporaryDirectory(prefix="saasbase-bench-", dir=given.folder) as name, run_postgres() as postgres:
         asyncio.run(make_owner(postgres))
@@ -177,6 +183,15 @@ def main() -> int:
         # Parts of it, and a smoke run, do not replace the results of a whole run.
         usual = Path(name) / RESULTS.name if given.smoke else None if given.only else RESULTS
         return tell(render(plan, done), done.failures, given.output or usual)
+
+
+def explain_parts(unknown: Sequence[str]) -> int:
+    """Which names there are; the exit status."""
+    print("\n".join(f"{name:20} {title}" for name, title in PARTS.items()))
+    if unknown == ["help"]:
+        return 0
+    say(f"there is no {', no '.join(unknown)}")
+    return 2
 
 
 def make_plan(parts: tuple[str, ...], given: argparse.Namespace) -> Plan:

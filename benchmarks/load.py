@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from benchmarks.servers import Running
+from benchmarks.servers import Running, wait_until_idle
 
 ENOUGH: Final = 4  # answers on each connection
 PATIENCE: Final = 4
@@ -60,7 +60,7 @@ class Load:
 
 
 def run_load(server: Running, request: Request, connections: int, seconds: float) -> Load:
-    """Send the request on so many connections for so long, and wait until the server rests again.
+    """Send the request on so many connections for so long, and wait until everything rests again.
 
     What answers so slowly that little is learned gets ``PATIENCE`` times as long. Connections that never get an answer have failed.
     """
@@ -79,7 +79,7 @@ def _time_load(server: Running, request: Request, connections: int, seconds: flo
         load = uvloop.run(_run_own(server.url, request, connections, seconds))
     cpu_us = (server.cpu_seconds() - cpu) * 1e6 / max(load.per_second * seconds, 1)
     tool_cores = (sum(os.times()[:4]) - own) / seconds
-    server.wait_until_idle()
+    wait_until_idle()
     return replace(load, cpu_us=cpu_us, tool_cores=tool_cores)
 
 

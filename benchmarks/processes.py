@@ -13,9 +13,9 @@ from app.db.migrations import migrate
 from benchmarks.load import Load, Request, run_load
 from benchmarks.report import number, spread, table
 from benchmarks.results import Spread
-from benchmarks.servers import ACTOR, Running, new_postgres_database, run_process, serve, wait_until_open
+from benchmarks.servers import ACTOR, Running, new_postgres_database, run_process, serve, wait_until_idle, wait_until_open
 from benchmarks.targets import MANY, USUAL, Verdict
-from benchmarks.workloads import MIB
+from benchmarks.workloads import MIB, WrongAnswerError
 from benchmarks.worlds import SQLITE
 from tests.support.database import APP, OWNER, as_role, migrate_with_roles, open_database
 from tests.support.postgres import free_port
@@ -69,7 +69,7 @@ def measure_starts(folder: Path, databases: Mapping[str, str], repeat: int) -> d
             with serve(folder / "starts", url) as server:
                 seconds = time.perf_counter() - begun
                 server.new_project()
-                server.wait_until_idle()
+                wait_until_idle()
                 starts[name].append(Start(seconds, max(server.worker_mib())))
     return starts
 
@@ -82,9 +82,15 @@ def measure_workers(folder: Path, databases: Mapping[str, str], seconds: float, 
             request = Request("GET", f"/api/projects/{one.new_project()[1]}", ACTOR)
             for server in (one, two):
                 run_load(server, request, MANY, seconds)  # connections and statements exist from here on
-            for _ in range(repeat):
-                pairs[name].append(Pair(*(run_load(server, request, MANY, seconds) for server in (one, two))))
+            pairs[name] += [Pair(*(_load(server, request, seconds) for server in (one, two))) for _ in range(repeat)]
     return pairs
+
+
+def _load(server: Running, request: Request, seconds: float) -> Load:
+    load = run_load(server, request, MANY, seconds)
+    if load.failed:
+        raise WrongAnswerError(f"{load.failed} requests failed")
+    return load
 
 
 def measure_ceiling(folder: Path, seconds: float) -> dict[str, Load]:

@@ -18,7 +18,7 @@ MIB: Final = 1024 * 1024
 PAGE: Final = 20
 BOUNDARY: Final = "bench-0123456789abcdef"
 SMALL: Final = "-small"
-"""Ends the name of a workload that is another one with little data."""
+"""Ends the name of a workload that is another one with little data, which it is there to be compared with."""
 
 # The reference takes no document on PostgreSQL.
 _IMPOSSIBLE: Final = {("upload-1mib", (REFERENCE, POSTGRESQL))}
@@ -41,6 +41,11 @@ class Workload:
     programs: tuple[str, ...] = (REFERENCE, FLOOR, OURS, CONFINED)
     is_about_size: bool = False
     """Whether it needs the large tables."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is there for the sake of another one only."""
+        return self.name.endswith(SMALL)
 
     def is_for(self, side: Side) -> bool:
         """Whether that program can do it on that database."""
