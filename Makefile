@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
 
-.PHONY: help run test install lint format conformance replicas fuzz lock clean
+.PHONY: help run test install lint format conformance replicas fuzz bench lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ replicas: $(DEV) ## the same against two processes behind nginx, with PgBouncer,
 
 fuzz: $(DEV) ## what the OpenAPI document allows and forbids, sent to a started server by schemathesis
 	@$(BIN)/python -m tests.fuzz
+
+bench: $(DEV) ## measure beside the reference and the floor, into benchmarks/RESULTS.md (ONLY=help lists the parts; SMOKE=1 only sees that it runs)
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(REPEAT),--repeat $(REPEAT)) \
+		$(if $(FOLDER),--folder $(FOLDER)) $(if $(OUTPUT),--output $(OUTPUT)) $(if $(S3),--s3) $(if $(SMOKE),--smoke)
 
 lock: $(DEV) ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml --extra otel -o requirements.lock

@@ -1,1 +1,1 @@
-"""Measurements of the service beside the reference, run by hand."""
+"""Measurements of the service beside the reference and the floor of its stack; see README.md."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from benchmarks.load import Load, Target, run_load, tool
+from benchmarks.load import Load, Request, run_load, tool
 from benchmarks.servers import ACTOR, Running, run_confined
 from tests.support.database import OWNER, as_role
 from tests.support.postgres import find_binaries, run_postgres
@@ -35,7 +35,6 @@ class Run:
     """Both sides of one comparison: calls over HTTP, and transactions of pgbench, in a second."""
 
     load: Load
-    cpu_us: float
     limit: float
 
     @property
@@ -59,17 +58,15 @@ def measure(server: Running, url: str, given: argparse.Namespace) -> dict[int, l
     """Service and database in turns, for each number of connections."""
     organization, project = server.new_project()
     body = json.dumps({"name": "call", "operation_key": "ocr", "request_payload": {"page": 1}}).encode()
-    target = Target("POST", f"/api/projects/{project}/api-calls", {**ACTOR, "Content-Type": "application/json"}, body)
+    request = Request("POST", f"/api/projects/{project}/api-calls", {**ACTOR, "Content-Type": "application/json"}, body)
     variables = {"organization": organization, "project": project, "subject": ACTOR["X-SaaSBase-Actor"]}
     results: dict[int, list[Run]] = defaultdict(list)
-    run_load(server.url, target, CONNECTIONS[-1], 1)  # connections and statements exist from here on
+    run_load(server, request, CONNECTIONS[-1], 1)  # connections and statements exist from here on
     for repeat in range(given.repeat):
         print(f"run {repeat + 1}", file=sys.stderr, flush=True)
         for connections in CONNECTIONS:
-            cpu = server.cpu_seconds()
-            load = run_load(server.url, target, connections, given.seconds)
-            cpu_us = (server.cpu_seconds() - cpu) * 1e6 / max(load.per_second * given.seconds, 1)
-            results[connections].append(Run(load, cpu_us, run_pgbench(url, variables, connections, given.seconds)))
+            load = run_load(server, request, connections, given.seconds)
+            results[connections].append(Run(load, run_pgbench(url, variables, connections, given.seconds)))
     calls, events = asyncio.run(count(url))
     if calls != events:
         raise NotRecordedError(f"{calls} calls, {events} events")
@@ -92,7 +89,7 @@ def report(results: dict[int, list[Run]]) -> None:
     print("|---" * 7 + "|")
     for connections, runs in results.items():
         rate, p50, p99 = (statistics.median(getattr(run.load, name) for run in runs) for name in ("per_second", "p50_ms", "p99_ms"))
-        cpu, limit = (statistics.median(getattr(run, name) for run in runs) for name in ("cpu_us", "limit"))
+        cpu, limit = statistics.median(run.load.cpu_us for run in runs), statistics.median(run.limit for run in runs)
         ratios = [run.ratio for run in runs]
         failed = " (some fail)" if any(run.load.failed for run in runs) else ""
         spread = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
