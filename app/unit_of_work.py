@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, insert
+from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -26,6 +26,7 @@ from app.core.resources import ResourceRef
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
+from app.db.repository import insert_into
 from app.db.tenancy import TenancyError, TenantSession
 from app.db.visibility import confine_to
 from app.models import AuditEvent
@@ -34,7 +35,6 @@ from app.observability.metrics import ALLOWED, FORBIDDEN, NOT_FOUND
 _log = logging.getLogger(__name__)
 
 SYSTEM: Final = Identity(Actor(ActorType.SERVICE, "saasbase"), "system")
-_INSERT_EVENTS: Final = insert(AuditEvent)
 
 Callback = Callable[[], Awaitable[None]]
 
@@ -297,7 +297,7 @@ class UnitOfWork:
         if not self._events and not self._must_commit:  # nothing was changed: there is nothing to commit
             return
         if self._events:
-            await self.session.execute(_INSERT_EVENTS, self._events)
+            await self.session.execute(insert_into(AuditEvent), self._events)
         # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
         self._after_rollback.clear()
         await self.session.commit()

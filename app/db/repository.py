@@ -7,7 +7,22 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, UniqueConstraint, and_, delete, func, insert, inspect, literal, or_, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    Row,
+    Select,
+    UniqueConstraint,
+    and_,
+    delete,
+    func,
+    insert,
+    inspect,
+    literal,
+    or_,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -24,6 +39,12 @@ SortColumns = Mapping[str, InstrumentedAttribute[Any]]
 def wire_columns(model: type[Base]) -> tuple[ColumnElement[Any], ...]:
     """Every column of a table, mapped, under its name on the wire (``metadata_`` is ``metadata``)."""
     return tuple(getattr(model, attribute.key).label(attribute.columns[0].name) for attribute in inspect(model).column_attrs)
+
+
+@cache
+def insert_into(model: type[Base]) -> Insert:
+    """The insert of rows that the service has made all values of, by the names of the columns; without the work that mapped objects need."""
+    return insert(model).execution_options(dml_strategy="raw")
 
 
 class Repository:
@@ -43,7 +64,7 @@ class Repository:
             ConflictError: a unique value is taken.
         """
         try:
-            await self._session.execute(insert(self.model), {_key(self.model, name): value for name, value in values.items()})
+            await self._session.execute(insert_into(self.model), dict(values))
         except IntegrityError as error:
             raise self.conflict(violated_constraint(error)) from None
         return SimpleNamespace(**values)
