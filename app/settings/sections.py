@@ -49,7 +49,7 @@ class DatabaseSettings(Section):
     pool_timeout_seconds: float = Field(default=30, gt=0, le=86400)
     """How long a request waits for a free connection before it is answered 503."""
     statement_timeout_seconds: float = Field(default=30, ge=0, le=86400)
-    """PostgreSQL: a statement that runs longer is cancelled; 0 = no limit."""
+    """PostgreSQL: a statement that runs longer is cancelled, and three seconds later the database taken for silent; 0 = no limit."""
     lock_timeout_seconds: float = Field(default=10, ge=0, le=86400)
     """PostgreSQL: a wait for a lock that takes longer fails; SQLite: how long a writer waits for another process."""
     transaction_pooler: bool = False
