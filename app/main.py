@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -112,7 +113,7 @@ async def migrate_database(settings: Settings, *, with_roles: bool) -> list[str]
     """
     target, given = make_database(settings), settings.database.migration_url
     url = read_url("SAASBASE_DATABASE__MIGRATION_URL", given.get_secret_value()) if given is not None else target.url
-    owner = Database(url, _limits(settings))
+    owner = Database(url, replace(_limits(settings), statement_seconds=0))
     try:
         await migrate(owner)
         jobs_url = target.for_jobs.url if target.for_jobs is not target else None
