@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 from sqlalchemy.engine import ExceptionContext
@@ -37,18 +37,11 @@ def limits_of_waiting(statement_seconds: float) -> dict[str, float | None]:
 
 
 def give_up(failure: ExceptionContext) -> None:
-    """Listens to the errors of an engine. To SQLAlchemy a timeout says nothing about the connection; here it says that it is of no use."""
-    connection = failure.connection
-    if isinstance(failure.original_exception, TimeoutError) and connection is not None and not connection.invalidated:
-        _driver_of(connection.connection).terminate()  # else a rollback, and then a goodbye, would be tried, and waited for
-        failure.is_disconnect = True  # for every connection of the pool that was made before, too
+    """Listens to the errors of an engine. SQLAlchemy parts with a connection after a timeout; so with every older one of its pool."""
+    if isinstance(failure.original_exception, TimeoutError):
+        failure.invalidate_pool_on_disconnect = True
 
 
 def leave(pool: Pool, lent: PoolProxiedConnection, error: TimeoutError) -> None:
-    """The same for a connection that was taken from the pool itself."""
-    _driver_of(lent).terminate()
+    """Do all that for a connection that was taken from the pool itself."""
     pool._invalidate(lent, error)  # noqa: SLF001 - what SQLAlchemy does where it has seen the error itself; there is no other way
-
-
-def _driver_of(lent: PoolProxiedConnection) -> Any:
-    return lent.driver_connection

@@ -106,21 +106,26 @@ DIRECT: list[Work] = [a_statement, many_rows, a_beginning, a_commit, a_rollback,
 POOLED: list[Work] = [a_statement, a_look_up, the_end_of_a_forgotten_statement]
 
 
+async def use_two(database: Database) -> None:
+    """All connections there may be, at once."""
+    async with database.writer.connect() as first, database.writer.connect() as second:
+        await first.execute(text("SELECT 1"))
+        await second.execute(text("SELECT 1"))
+
+
 async def give_up(url: str, work: Work, *, pooler: bool) -> None:
     limits = PoolLimits(size=2, statement_seconds=STATEMENT_SECONDS, transaction_pooler=pooler)
     async with between(url) as (proxy, through):
         database = Database.from_url(through, limits, wall_of(through))
         try:
-            assert await database.look_up(LOOKUP, {}) is None
+            await use_two(database)
             with in_time(), pytest.raises(TimeoutError):
                 await work(database, proxy)
             assert database.count_connections()[0] == 0
             proxy.silent_at = []
             proxy.speak(forgetting=True)
             with in_time(3):
-                assert await database.look_up(LOOKUP, {}) is None
-                async with database.writer.begin() as connection:
-                    await connection.execute(text("SELECT 1"))
+                await use_two(database)
             proxy.fall_silent()
         finally:
             with in_time(3):
