@@ -269,7 +269,7 @@ class WebSettings(Section):
 
 
 class TelemetrySettings(Section):
-    """OpenTelemetry. Where spans go and how many, the standard variables say: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, ..."""
+    """OpenTelemetry. Where spans go say OTEL_EXPORTER_OTLP_ENDPOINT and its like, in the environment: in .env they are not seen."""
 
     traces: bool = False
     """true = requests and their statements are traced; needs the extra saasbase-server[otel]."""
