@@ -27,7 +27,7 @@ from app.authn.bearer import KeyOrTokenVerifier
 from app.authn.guesses import GuessLimiter
 from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
-from app.authn.resolver import ActorResolver, ChainedActorResolver
+from app.authn.resolver import ActorResolver, ChainedActorResolver, load_resolver
 from app.authz.builtin import BuiltinPolicyEngine
 from app.authz.openfga import OpenFGAPolicyEngine
 from app.authz.openfga_client import OpenFGAClient
@@ -195,6 +195,18 @@ def make_tracing(settings: Settings) -> "Tracing | None":
         raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error}") from None
 
 
+def make_resolver(settings: Settings) -> ActorResolver | None:
+    """The resolver of somebody's own that the settings name, if they name one.
+
+    Raises:
+        SettingsError: there is no such class.
+    """
+    try:
+        return load_resolver(settings.actor.resolver) if settings.actor.resolver else None
+    except ImportError as error:
+        raise SettingsError(f"SAASBASE_ACTOR__RESOLVER: {error}") from None
+
+
 async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
@@ -214,7 +226,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
 
     Args:
         settings: the configuration; read from the environment when absent.
-        actor_resolver: decides who is calling, instead of bearer credentials, the actor header and the anonymous actor.
+        actor_resolver: decides who is calling, instead of the one that the settings name, or make.
 
     Raises:
         SettingsError: the environment holds a setting that cannot be used.
@@ -222,7 +234,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     """
     settings = settings or load_settings()
     tracing = make_tracing(settings)
-    runtime = make_runtime(settings, actor_resolver)
+    runtime = make_runtime(settings, actor_resolver or make_resolver(settings))
     if tracing is not None:
         trace_statements(runtime.context.database, tracing.provider.get_tracer("saasbase"))
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []

@@ -66,9 +66,9 @@ async def _build(settings: Settings) -> "FastAPI":
 
 async def _examine(settings: Settings) -> int:
     """Print a line for each thing; returns 1 when one of them does not work."""
-    from app.main import close_runtime, make_runtime, make_tracing
+    from app.main import close_runtime, make_resolver, make_runtime, make_tracing
 
-    runtime = make_runtime(settings)
+    runtime = make_runtime(settings, make_resolver(settings))
     database, store, policy = runtime.context.database, runtime.store, runtime.context.policy
 
     async def look_at_roles() -> str:

@@ -140,6 +140,8 @@ class ActorSettings(Section):
     """When not empty, a trusted proxy must also send this value in X-SaaSBase-Proxy-Secret."""
     anonymous: Annotated[str, AfterValidator(read_actor)] = "service:anonymous"
     """Actor of a caller who shows no identity; empty = such callers are answered 401."""
+    resolver: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)?$")
+    """module:Class of your own that says who is calling, instead of API keys, tokens and the settings above; empty = none."""
 
 
 class ApiKeySettings(Section):
