@@ -36,6 +36,7 @@ RETENTION_INTERVAL_SECONDS: Final = 3600.0
 MEASURE_INTERVAL_SECONDS: Final = 1.0
 LAG_INTERVAL_SECONDS: Final = 5.0
 BUCKET_INTERVAL_SECONDS: Final = 60.0
+LAST_WRITES_SECONDS: Final = 5.0
 
 _OUTBOX: Final = "authorization outbox"
 
@@ -52,7 +53,7 @@ class JobPlan:
 
 @asynccontextmanager
 async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, chain_keys: ChainKeys, plan: JobPlan) -> AsyncIterator[None]:
-    """Run the jobs while the block lasts; what is collected in memory is written before it ends."""
+    """Run the jobs while the block lasts; what is collected in memory is written before it ends, if that can be done in a few seconds."""
 
     async def sweep_once() -> None:
         await sweep(context.database, store, plan.sweep_min_age)
@@ -98,8 +99,16 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await _once(write_uses, "last use of keys")
-        await _once(lambda: write_denials(context, all_of_them=True), "denied attempts")
+        await _write_the_last(write_uses, lambda: write_denials(context, all_of_them=True))
+
+
+async def _write_the_last(write_uses: Callable[[], Awaitable[Any]], write_all_denials: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        async with asyncio.timeout(LAST_WRITES_SECONDS):
+            await _once(write_uses, "last use of keys")
+            await _once(write_all_denials, "denied attempts")
+    except TimeoutError:
+        _log.warning("the database did not answer at the end: the last uses of keys and denied attempts may not have been written")
 
 
 async def _measure_lags(sealer: Sealer, broken: set[UUID], outbox: Outbox | None) -> None:

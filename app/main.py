@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,7 @@ from app.authn.bearer import KeyOrTokenVerifier
 from app.authn.guesses import GuessLimiter
 from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
-from app.authn.resolver import ActorResolver, ChainedActorResolver
+from app.authn.resolver import ActorResolver, ChainedActorResolver, load_resolver
 from app.authz.builtin import BuiltinPolicyEngine
 from app.authz.openfga import OpenFGAPolicyEngine
 from app.authz.openfga_client import OpenFGAClient
@@ -111,7 +112,7 @@ async def migrate_database(settings: Settings, *, with_roles: bool) -> list[str]
     """
     target, given = make_database(settings), settings.database.migration_url
     url = read_url("SAASBASE_DATABASE__MIGRATION_URL", given.get_secret_value()) if given is not None else target.url
-    owner = Database(url, _limits(settings))
+    owner = Database(url, replace(_limits(settings), statement_seconds=0))
     try:
         await migrate(owner)
         jobs_url = target.for_jobs.url if target.for_jobs is not target else None
@@ -193,6 +194,18 @@ def make_tracing(settings: Settings) -> "Tracing | None":
         raise SettingsError(f"SAASBASE_TELEMETRY__TRACES: {error}") from None
 
 
+def make_resolver(settings: Settings) -> ActorResolver | None:
+    """The resolver of somebody's own that the settings name, if they name one.
+
+    Raises:
+        SettingsError: there is no such class.
+    """
+    try:
+        return load_resolver(settings.actor.resolver) if settings.actor.resolver else None
+    except ImportError as error:
+        raise SettingsError(f"SAASBASE_ACTOR__RESOLVER: {error}") from None
+
+
 async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
@@ -212,7 +225,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
 
     Args:
         settings: the configuration; read from the environment when absent.
-        actor_resolver: decides who is calling, instead of bearer credentials, the actor header and the anonymous actor.
+        actor_resolver: decides who is calling, instead of the one that the settings name, or make.
 
     Raises:
         SettingsError: the environment holds a setting that cannot be used.
@@ -220,7 +233,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     """
     settings = settings or load_settings()
     tracing = make_tracing(settings)
-    runtime = make_runtime(settings, actor_resolver)
+    runtime = make_runtime(settings, actor_resolver or make_resolver(settings))
     if tracing is not None:
         trace_statements(runtime.context.database, tracing.provider.get_tracer("saasbase"))
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []

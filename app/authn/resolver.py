@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from importlib import import_module
 from typing import Final, Protocol
 
 from app.authn.proxies import Credentials, ProxyTrust
@@ -29,6 +30,20 @@ class ActorResolver(Protocol):
             ForbiddenError: the caller may not act for others, and wants to.
             UnavailableError: what proves the credential cannot be had at the moment.
         """
+
+
+def load_resolver(name: str) -> ActorResolver:
+    """A resolver by ``module:name``: a class, or something else that is called without arguments and gives one.
+
+    Raises:
+        ImportError: there is no such module, nothing of that name in it, or it gives no resolver.
+    """
+    module, _, attribute = name.partition(":")
+    make = getattr(import_module(module), attribute, None)
+    found: ActorResolver | None = make() if callable(make) else None
+    if found is None or not callable(getattr(found, "resolve", None)):
+        raise ImportError(f"{name} makes nothing that has a method resolve")
+    return found
 
 
 class BearerVerifier(Protocol):

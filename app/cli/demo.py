@@ -89,7 +89,7 @@ async def _answer_a_customer(agent: Caller, project: str) -> None:
 @asynccontextmanager
 async def _open_api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The service inside this process, which believes whoever names himself: nobody else can reach it."""
-    actor = settings.actor.model_copy(update={"trusted_proxies": (ip_network(_HOME),), "proxy_secret": None})
+    actor = settings.actor.model_copy(update={"trusted_proxies": (ip_network(_HOME),), "proxy_secret": None, "resolver": ""})
     app = create_app(settings.model_copy(update={"actor": actor}))
     transport = httpx.ASGITransport(app, client=(_HOME, 0))
     url = f"http://{_HOME}{settings.web.base_path}"

@@ -29,7 +29,7 @@ Check = Callable[[], Awaitable[str]]
 
 
 def doctor() -> None:
-    """Check database, schema, roles, storage, clock, authorization and settings, and say what is wrong. Status 1 when something is."""
+    """Check database, schema, roles, clock, storage, authorization, traces and settings; say what is wrong. Status 1 when something is."""
     settings = read_settings()
     if faults := run(_examine(settings)):
         raise SystemExit(faults)
@@ -66,9 +66,9 @@ async def _build(settings: Settings) -> "FastAPI":
 
 async def _examine(settings: Settings) -> int:
     """Print a line for each thing; returns 1 when one of them does not work."""
-    from app.main import close_runtime, make_runtime
+    from app.main import close_runtime, make_resolver, make_runtime, make_tracing
 
-    runtime = make_runtime(settings)
+    runtime = make_runtime(settings, make_resolver(settings))
     database, store, policy = runtime.context.database, runtime.store, runtime.context.policy
 
     async def look_at_roles() -> str:
@@ -88,6 +88,12 @@ async def _examine(settings: Settings) -> int:
         await policy.check()
         return settings.authz.engine.value
 
+    async def look_at_traces() -> str:
+        if (tracing := make_tracing(settings)) is None:
+            return "are off"
+        await tracing.aclose()
+        return "can be sent; whether they arrive, the log says"
+
     checks: dict[str, Check] = {
         "database": lambda: _look_at_database(database),
         "schema": lambda: _look_at_schema(database),
@@ -95,6 +101,7 @@ async def _examine(settings: Settings) -> int:
         "clock": lambda: _look_at_clock(database),
         "storage": look_at_storage,
         "authorization": look_at_authorization,
+        "traces": look_at_traces,
     }
     print(f"ok   {'settings':<14} {settings.environment.value}")
     try:

@@ -54,7 +54,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     except BlobStoreError as error:
         fail(f"documents cannot be stored: {error} ({error.advice or 'see SAASBASE_STORAGE__LOCAL__BASE_PATH'})")
     except (SQLAlchemyError, OSError) as error:
-        fail(f"the database cannot be used: {type(error).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}")
+        told = str(getattr(error, "orig", error)).splitlines()  # a timeout has no words
+        fail(f"the database cannot be used: {': '.join([type(error).__name__, *told[:1]])}")
 
 
 async def _settled(work: Coroutine[Any, Any, Result]) -> Result:

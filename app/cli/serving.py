@@ -28,7 +28,7 @@ def serve(
 
     from app.cli.stopping import run_server
     from app.http.connection import PatientProtocol
-    from app.main import make_database, make_openfga_client, make_store, make_tracing, prepare_schema
+    from app.main import make_database, make_openfga_client, make_resolver, make_store, make_tracing, prepare_schema
     from app.observability.metrics import shared_folder
     from app.settings import AuthorizationEngine
 
@@ -37,6 +37,7 @@ def serve(
     async def prepare() -> None:
         if (tracing := make_tracing(settings)) is not None:  # that it can be had; each process has its own
             await tracing.aclose()
+        make_resolver(settings)
         if settings.authz.engine is AuthorizationEngine.OPENFGA:
             await make_openfga_client(settings).aclose()  # that it is configured; whether it answers is asked when it is needed
         database, store = make_database(settings), make_store(settings)
@@ -143,7 +144,9 @@ def _greeting(settings: Settings, host: str, port: int) -> str:
     place = f"{web.ops_host}:{web.ops_port}" if web.ops_port else f"{host}:{port}"
     lines = [f"SaaSBase Server  http://{place}/docs" if web.docs else f"SaaSBase Server  http://{host}:{port}"]
     header, trusted = settings.actor.header, settings.actor.trusted_proxies
-    if trusted:
+    if settings.actor.resolver:
+        lines.append(f"Who is calling:  {settings.actor.resolver} says it (SAASBASE_ACTOR__RESOLVER)")
+    elif trusted:
         lines.append(f"Who is calling:  the header '{header}: user:alice', believed from {', '.join(map(str, trusted))}")
         lines.append("                 Trusting a header is for development and for proxies that set it themselves.")
     else:

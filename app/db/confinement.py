@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.db.silence import BoundedConnection
+
 SETTING: Final = "saasbase.organizations"
 OF_SUBJECTS: Final = "saasbase_tenants_of_subjects"
 
@@ -64,7 +66,7 @@ class Tenants:
         return cls(write)
 
 
-class ConfinableConnection(asyncpg.Connection):  # type: ignore[misc] # the driver has no types
+class ConfinableConnection(BoundedConnection):
     """A connection whose next transaction can be confined without a further round trip."""
 
     next_tenants: Tenants | None = None

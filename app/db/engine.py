@@ -13,13 +13,14 @@ from typing import Any, Self, cast
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine, event, text
-from sqlalchemy.exc import TimeoutError  # noqa: A004 - the pool's, which is no other
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from app.db.confinement import ConfinableConnection, Tenants, confine, confine_next, forget
 from app.db.lookups import Lookup
+from app.db.silence import BoundedConnection, give_up, limits_of_waiting
 from app.db.urls import DatabaseURLError, parse_database_url
 
 _log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Database:
         return cls(parse_database_url(text_), limits, wall)
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection; one that does not answer is waited for half a second."""
         await self.writer.dispose()
         await self.reader.dispose()
         if self.for_jobs is not self:
@@ -114,7 +115,8 @@ class Database:
         """The one row of a look-up, or None; with row-level security seen by these tenants only.
 
         When its connection turns out to be broken, the statement is sent once more, on another one and the ordinary way: so it is also
-        sent while somebody listens to what the engine sends, and its faults are those of every statement.
+        sent while somebody listens to what the engine sends, and its faults are those of every statement. Who waited in vain does not
+        wait twice.
         """
         if not self.reader.sync_engine.dispatch.before_cursor_execute:
             try:
@@ -125,7 +127,7 @@ class Database:
                     in_transaction=self._reads_in_transactions,
                     prepare=partial(confine_next, tenants=tenants),
                 )
-            except TimeoutError:  # no connection was free in time
+            except (PoolTimeoutError, TimeoutError):  # no connection was free in time, or nothing came
                 raise
             except Exception as error:  # noqa: BLE001 - if it is no passing fault, the ordinary way meets it too
                 _log.info("a look-up is sent again: %s", error)
@@ -180,7 +182,8 @@ class Database:
                 "jit": "off",  # compiling a plan costs more than running our short statements
                 "max_parallel_workers_per_gather": "0",  # and so does starting workers for them
             },
-            "timeout": 10,
+            "connection_class": ConfinableConnection if self.row_level_security else BoundedConnection,
+            **limits_of_waiting(self.limits.statement_seconds),
         }
         if self.limits.transaction_pooler:
             # PgBouncer gives each transaction another server: session settings and named statements would be lost or collide.
@@ -188,8 +191,6 @@ class Database:
             options["statement_cache_size"] = 0
             options["prepared_statement_cache_size"] = 0
             options["prepared_statement_name_func"] = lambda: f"__saasbase_{uuid4().hex}__"
-        if self.row_level_security:
-            options["connection_class"] = ConfinableConnection
         engine = create_async_engine(
             self.url,
             pool_size=self.limits.size,
@@ -199,6 +200,7 @@ class Database:
             connect_args=options,
             hide_parameters=True,
         )
+        event.listen(engine.sync_engine, "handle_error", give_up)
         if self.row_level_security:
             event.listen(engine.sync_engine, "checkout", forget)
         return engine

@@ -14,6 +14,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import await_only
 
+from app.db.silence import leave
+
 _FLOAT8: Final = 701  # what PostgreSQL calls the one type of number whose driver needs to be asked which it is
 
 Process = Callable[[Any], Any]
@@ -53,7 +55,7 @@ class Lookup:
     def run(self, engine: Engine, parameters: Mapping[str, Any], *, in_transaction: bool, prepare: Callable[[Any], None]) -> Any | None:
         """The row, with its columns as attributes, or None. To be called in SQLAlchemy's greenlet; takes a connection of the engine's pool.
 
-        Raises whatever the driver raises; the connection is then dropped.
+        Raises whatever the driver raises; the connection is then dropped, and after a TimeoutError every one that was made before it.
         """
         compiled = self._compiled.get(engine.dialect.name)
         if compiled is None:
@@ -64,6 +66,9 @@ class Lookup:
             driver = lent.driver_connection
             prepare(driver)
             rows = await_only(_fetch(driver, compiled.sql, arguments, in_transaction=in_transaction))
+        except TimeoutError as error:
+            leave(engine.pool, lent, error)
+            raise
         except BaseException:
             lent.invalidate()
             raise

@@ -40,10 +40,16 @@ async def current_version(database: Database) -> str | None:
 
 
 async def migrate(database: Database) -> None:
-    """Bring the schema to the newest version in one transaction; safe when several processes do it at once."""
+    """Bring the schema to the newest version in one transaction; safe when several processes do it at once.
+
+    However long that takes, the turn of others too; but for locks of tables no longer is waited than for any.
+    """
     async with database.writer.begin() as connection:
         if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is that lock already
+            await connection.execute(text("SET LOCAL statement_timeout = 0"))  # the role may have one, too
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            await connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
         await connection.run_sync(_upgrade)
 
 

@@ -8,10 +8,13 @@ from termios import TIOCOUTQ
 from typing import Any, ClassVar, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.http.access import note_request
 from app.http.patience import MIN_BYTES_PER_SECOND
 from app.http.problems import make_problem
+from app.http.requests import request_info
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 LOOKS: Final = 4  # so often a limit is looked after before it is over
@@ -181,8 +184,12 @@ class PatientProtocol(HttpToolsProtocol):
         if self._is_answering:  # a second answer in the midst of the first would be taken for a part of it
             self.transport.abort()
             return
-        scope = {"type": "http", "path": "", "headers": []}
+        scope: Scope = {"type": "http", "path": "", "headers": []}
         problem = make_problem(scope, status, code, detail, headers={"Connection": "close"})
+        info = request_info(scope)
+        info.status = status
+        now = self.loop.time()
+        note_request("-", None, info, now - (self._head_since or now))  # the application has not seen it
         lines = [b"%b: %b\r\n" % header for header in problem.raw_headers]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", problem.body]))
         self.transport.close()

@@ -1,19 +1,17 @@
 """The outermost ring, plain ASGI: request id, security headers, access line, metrics."""
 
-import logging
 import time
 
 from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.access import note_request
 from app.http.limits import headers_of
 from app.http.protections import protections_of
 from app.http.requests import RequestInfo, request_info
 from app.http.traffic import Traffic
-from app.observability.metrics import REQUESTS_IN_FLIGHT, observe_request
+from app.observability.metrics import REQUESTS_IN_FLIGHT
 from app.observability.tracing import describe, span_of_request, trace_id_of
-
-_access = logging.getLogger("app.access")
 
 
 def _route_of(scope: Scope) -> str | None:
@@ -74,27 +72,4 @@ class EdgeMiddleware:
                 _describe(span, scope, info)
             self._traffic.end()
             REQUESTS_IN_FLIGHT.dec()
-            observe_request(scope["method"], route, info.status, seconds)
-            self._write_access_line(scope, info, route, seconds)
-
-    def _write_access_line(self, scope: Scope, info: RequestInfo, route: str | None, seconds: float) -> None:
-        if not _access.isEnabledFor(logging.INFO):
-            return
-        _access.info(
-            "%s %s %s",
-            scope["method"],
-            route or "-",
-            info.status,
-            extra={
-                "actor": info.actor,
-                "on_behalf_of": info.on_behalf_of,
-                "organization_id": info.organization_id,
-                "duration_ms": round(seconds * 1000, 2),
-                "request_id": info.request_id,
-                "correlation_id": info.correlation_id,
-                "trace_id": info.trace_id,
-                "method": scope["method"],
-                "route": route,
-                "status": info.status,
-            },
-        )
+            note_request(scope["method"], route, info, seconds)

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import string
 import threading
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -23,6 +25,7 @@ _EXPORTER_VARIABLES: Final = {
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
 }
+_ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 # Where the libraries say, for every batch, why it could not be sent, and how many spans were lost meanwhile.
 _REASONS: Final = logging.getLogger("opentelemetry.exporter")
 _LOSSES: Final = logging.getLogger("opentelemetry.sdk._shared_internal")
@@ -40,14 +43,18 @@ class Tracing:
         for name, only in _EXPORTER_VARIABLES.items():
             if os.environ.get(name, "").strip().lower() not in {"", only}:
                 raise ValueError(f"{name}: only {only} is supported")
+        for name in _ENDPOINT_VARIABLES:
+            _require_url(name, os.environ.get(name, "").strip())
         self.provider = TracerProvider(resource=_resource(version), span_limits=_limits(), shutdown_on_exit=False)
         self.provider.add_span_processor(BatchSpanProcessor(_QuietExporter(OTLPSpanExporter())))
 
     async def aclose(self) -> None:
-        """Send what is left, as far as that can be done in a few seconds."""
+        """Send what is left, as far as that can be done in a few seconds; what cannot be sent is lost, which the log says."""
         thread = threading.Thread(target=self.provider.shutdown, name="last spans", daemon=True)  # one that hangs is left behind
         thread.start()
         await asyncio.to_thread(thread.join, FLUSH_SECONDS)
+        if thread.is_alive():
+            _log.warning("the last traces could not be sent in %g seconds, and are lost", FLUSH_SECONDS)
 
 
 class _QuietExporter(SpanExporter):
@@ -91,6 +98,17 @@ class _Reason(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.said = self.said or record.getMessage()
+
+
+def _require_url(name: str, value: str) -> None:
+    """The libraries find out when they send, and only the log would know."""
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and not set(value) & set(string.whitespace)
+    except ValueError:  # a port that is no number, or brackets around no address
+        is_url = False
+    if value and not is_url:
+        raise ValueError(f"{name}: is not a URL like http://collector:4318")
 
 
 def _limits() -> SpanLimits:

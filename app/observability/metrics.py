@@ -5,7 +5,7 @@ nothing about tenants.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,6 +74,13 @@ ALLOWED: Final = _decisions.labels("allowed")
 FORBIDDEN: Final = _decisions.labels("forbidden")
 NOT_FOUND: Final = _decisions.labels("not_found")
 
+_answers = Counter(
+    "saasbase_authorization_answers",
+    "Answers to whether somebody may do something: allowed or denied, which is also what is absent, or not for the caller to ask.",
+    ("surface", "outcome"),
+    registry=_registry,
+)
+
 DECIDED_BY_SQL: Final = Counter(
     "saasbase_authorization_fallbacks", "Decisions the database took because OpenFGA did not answer.", registry=_registry
 )
@@ -110,6 +117,12 @@ _job_success = Gauge(
     multiprocess_mode="max",
     registry=_registry,
 )
+
+
+def count_answers(surface: str, answers: Iterable[bool | None]) -> None:
+    """Count what was answered to who asked about rights: ``authz``, or ``authzen`` in the words of that standard."""
+    for allowed in answers:
+        _answers.labels(surface, "allowed" if allowed else "denied").inc()
 
 
 def expect_job(name: str) -> None:

@@ -172,7 +172,7 @@ async def open_source(url: str) -> AsyncIterator[Source]:
             for found in _T.values():
                 await connection.execute(select(found).limit(0))
         except (SQLAlchemyError, OSError) as error:
-            told = str(getattr(error, "orig", None) or error).splitlines()[0]
+            told = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]  # a timeout has no words
             raise SourceError(f"the database of SaaSBase 0.1.1 cannot be read: {told}") from None
         yield Source(connection)
 

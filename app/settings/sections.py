@@ -49,7 +49,7 @@ class DatabaseSettings(Section):
     pool_timeout_seconds: float = Field(default=30, gt=0, le=86400)
     """How long a request waits for a free connection before it is answered 503."""
     statement_timeout_seconds: float = Field(default=30, ge=0, le=86400)
-    """PostgreSQL: a statement that runs longer is cancelled; 0 = no limit."""
+    """PostgreSQL: a statement that runs longer is cancelled, and three seconds later the database taken for silent; 0 = no limit."""
     lock_timeout_seconds: float = Field(default=10, ge=0, le=86400)
     """PostgreSQL: a wait for a lock that takes longer fails; SQLite: how long a writer waits for another process."""
     transaction_pooler: bool = False
@@ -140,6 +140,8 @@ class ActorSettings(Section):
     """When not empty, a trusted proxy must also send this value in X-SaaSBase-Proxy-Secret."""
     anonymous: Annotated[str, AfterValidator(read_actor)] = "service:anonymous"
     """Actor of a caller who shows no identity; empty = such callers are answered 401."""
+    resolver: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)?$")
+    """module:Class of your own that says who is calling, instead of API keys, tokens and the settings above; empty = none."""
 
 
 class ApiKeySettings(Section):
@@ -269,7 +271,7 @@ class WebSettings(Section):
 
 
 class TelemetrySettings(Section):
-    """OpenTelemetry. Where spans go and how many, the standard variables say: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, ..."""
+    """OpenTelemetry. Where spans go say OTEL_EXPORTER_OTLP_ENDPOINT and its like, in the environment: in .env they are not seen."""
 
     traces: bool = False
     """true = requests and their statements are traced; needs the extra saasbase-server[otel]."""

@@ -40,6 +40,7 @@ def test_the_doctor_finds_a_healthy_service_healthy(database_url: str, tmp_path:
         "clock",
         "storage",
         "authorization",
+        "traces",
     ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -128,6 +129,40 @@ async def test_decisions_are_counted_and_the_invisible_like_the_absent(service: 
             await caller.get(path, status)
             grown.append(growth(before, await metrics_of(service), DECISIONS))
         assert grown[0] == grown[1] == {f'{DECISIONS}{{outcome="not_found"}}': 1}
+
+
+async def test_answers_to_who_asks_about_rights_are_counted_by_surface(service: Service, alice: Caller, bob: Caller) -> None:
+    organization = (await alice.new_organization())["id"]
+
+    def asked(place: str, who: str) -> dict[str, str]:
+        return {
+            "actor_type": "USER",
+            "actor_id": who,
+            "action": "ORGANIZATION_READ",
+            "resource_type": "ORGANIZATION",
+            "resource_id": place,
+        }
+
+    def evaluation(who: str) -> dict[str, Any]:
+        subject, resource = {"type": "user", "id": who}, {"type": "organization", "id": organization}
+        return {"subject": subject, "action": {"name": "read"}, "resource": resource}
+
+    async def grown(caller: Caller, path: str, body: dict[str, Any], status: int = 200) -> dict[tuple[str, ...], float]:
+        before = await metrics_of(service)
+        await caller.post(path, body, status)
+        found = growth(before, await metrics_of(service), "authorization_answers_total")
+        return {tuple(re.findall(r'"(\w+)"', name)): count for name, count in found.items()}
+
+    allowed, denied = ("allowed", "authz"), ("denied", "authz")
+    assert await grown(alice, "/authz/check", asked(organization, "alice")) == {allowed: 1}
+    assert await grown(alice, "/authz/check", asked(organization, "bob")) == {denied: 1}
+    for place in (organization, str(uuid4())):
+        assert await grown(bob, "/authz/check", asked(place, "alice"), 404) == {denied: 1}, "the invisible and the absent alike"
+    checks = [asked(organization, who) for who in ("alice", "bob", "carol")]
+    assert await grown(alice, "/authz/batch-check", {"checks": checks}) == {allowed: 1, denied: 2}
+    assert await grown(alice, "/access/v1/evaluation", evaluation("alice")) == {("allowed", "authzen"): 1}
+    evaluations = {"evaluations": [evaluation("bob"), evaluation("alice")], "options": {"evaluations_semantic": "deny_on_first_deny"}}
+    assert await grown(alice, "/access/v1/evaluations", evaluations) == {("denied", "authzen"): 1}, "what was answered, and no more"
 
 
 async def test_no_name_id_or_secret_is_told(service: Service, alice: Caller) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.observability.exporting import Tracing
 from tests.support.cli import Result, run_saasbase
 from tests.support.collector import attributes_of, run_collector
 from tests.support.postgres import free_port
@@ -91,6 +92,7 @@ def test_a_collector_that_never_answers_keeps_the_service_from_ending_for_second
             started = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - started < 15
+            assert server.log.count("the last traces could not be sent in 5 seconds, and are lost") == 1
 
 
 def serve(folder: Path, **settings: str) -> Result:
@@ -113,12 +115,41 @@ def test_without_the_extra_the_start_fails_with_one_line(tmp_path: Path, absent:
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is supported"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: only http/protobuf is supported"),
         ("OTEL_TRACES_EXPORTER", "console", "OTEL_TRACES_EXPORTER: only otlp is supported"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url", "OTEL_EXPORTER_OTLP_ENDPOINT: is not a URL like http://collector:4318"),
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer but got many"),
     ],
 )
 def test_what_cannot_be_done_stops_the_start_with_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
     ended = serve(tmp_path, **{name: value})
     assert (ended.status, ended.err) == (1, f"saasbase: SAASBASE_TELEMETRY__TRACES: {said}\n")
+
+
+@pytest.mark.parametrize("value", ["collector:4318", "ftp://collector", "http://", "http://collector:x", "http://[x", "http://a b", "/v1"])
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_where_to_send_is_a_url(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"^{name}: is not a URL like http://collector:4318$"):
+        Tracing("0")
+
+
+@pytest.mark.parametrize("value", ["", "https://collector.example", "http://user:secret@[::1]:4318/otlp"])
+@pytest.mark.anyio
+async def test_what_is_a_url_or_nothing_is_taken(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", value)
+    await Tracing("0").aclose()
+
+
+def test_the_commands_that_look_at_settings_say_that_it_is_none(tmp_path: Path) -> None:
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "not a url", "SAASBASE_TELEMETRY__TRACES": "true"}
+    said = "SAASBASE_TELEMETRY__TRACES: OTEL_EXPORTER_OTLP_ENDPOINT: is not a URL like http://collector:4318\n"
+    assert run_saasbase(tmp_path, "config", "check", **settings) == (1, "", f"saasbase: {said}")
+    examined = run_saasbase(tmp_path, "doctor", **settings)
+    assert (examined.status, [line for line in examined.out.splitlines(keepends=True) if line.startswith("BAD")]) == (
+        1,
+        [f"BAD  {'traces':<14} {said}"],
+    )
+    off = {**settings, "SAASBASE_TELEMETRY__TRACES": "false"}
+    assert [run_saasbase(tmp_path, *command, **off).status for command in (("config", "check"), ("doctor",))] == [0, 0]
 
 
 def test_nothing_is_sent_unless_it_is_switched_on(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Clients that send or read slowly, over real sockets: who does nothing is let go, who goes on slowly is served."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.metrics import read_samples
 from tests.support.server import Server, run_server
 from tests.support.wire import BOUNDARY, Answer, Wire, form, part
 
@@ -251,3 +253,29 @@ def test_this_is_no_proxy(server: Server) -> None:
     with Wire(server.url) as wire:
         wire.socket.sendall(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
         refusal(wire, 400, "bad_request")
+
+
+def test_what_is_refused_before_it_is_a_request_leaves_a_line_and_is_counted(server: Server) -> None:
+    def counted() -> float:
+        samples = read_samples(httpx.get(f"{server.url}/metrics"))
+        return samples.get('saasbase_http_request_duration_seconds_count{method="other",route="none",status="4xx"}', 0)
+
+    before, ids = counted(), {}
+    for status, sent in ((400, b"hidden hidden\r\n\r\n"), (431, b"GET /hidden HTTP/1.1\r\nX-Pad: " + b"x" * 70_000), (408, b"GET /hidden")):
+        with Wire(server.url) as wire:
+            wire.socket.sendall(sent)
+            ids[wire.read_answer().json["request_id"]] = status
+    with Wire(server.url) as wire:
+        assert wire.socket.recv(1) == b"", "who says nothing is let go, and is no request"
+    assert counted() == before + 3
+    lines = [
+        line
+        for line in map(json.loads, (text for text in server.log.splitlines() if text.startswith("{")))
+        if line.get("request_id") in ids
+    ]
+    assert {line["request_id"]: line["status"] for line in lines} == ids
+    for line in lines:
+        told = (line["logger"], line["level"], line["message"], line["route"], line["actor"])
+        assert told == ("app.access", "INFO", f"- - {line['status']}", None, None)
+    assert [line["duration_ms"] >= 900 for line in lines] == [False, False, True], "since its first byte"
+    assert "hidden" not in server.log

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -81,4 +82,7 @@ def test_a_source_that_cannot_be_read_is_told_in_one_line(tmp_path: Path, sqlite
     told = refused(tmp_path, f"jdbc:postgresql://{server.hostname}:{server.port}/none?user=postgres&password=hidden", storage)
     assert 'database "none" does not exist' in told
     assert "hidden" not in told
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        told = refused(tmp_path, f"jdbc:postgresql://127.0.0.1:{silent.getsockname()[1]}/none?user=postgres", storage)
+        assert "cannot be read: TimeoutError" in told
     assert not (tmp_path / "none.db").exists(), "nor is the source written to"

@@ -6,11 +6,15 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.replicas.conftest import Site
+from tests.support.cli import run_saasbase
+from tests.support.database import environment_of
+from tests.support.replicas import run_replicas
 from tests.support.s3 import PART_BYTES
 from tests.support.wire import BOUNDARY, Wire, form, part
 
@@ -36,6 +40,21 @@ def test_a_caller_names_neither_himself_nor_his_address(site: Site) -> None:
     told = httpx.get(f"{through}/.well-known/authzen-configuration", headers={"X-Forwarded-Proto": "https"}).json()
     assert told["policy_decision_point"] == through
     assert httpx.get(f"{through}/metrics").status_code == 404
+
+
+def test_behind_a_tls_proxy_callers_have_their_own_addresses(database_url: str, tmp_path: Path) -> None:
+    made = run_saasbase(tmp_path, "bootstrap", "--organization", "acme", "--owner", "user:alice", **environment_of(database_url))
+    assert made.status == 0, made.err
+    told = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9", "X-Forwarded-Proto": "https", **NAMED}
+    with run_replicas(database_url, tmp_path, front_proxy="127.0.0.1") as replicas:
+        headers = {**told, "Authorization": f"Bearer {made.out.strip().rpartition(chr(10))[2]}"}
+        with httpx.Client(base_url=replicas.url, headers=headers, timeout=30) as client:
+            organization = client.get("/api/organizations").json()["items"][0]["id"]
+            client.post("/api/projects", json={"organization_id": organization, "name": "p"}).raise_for_status()
+            (event,) = client.get("/api/audit-events", params={"action": "PROJECT_CREATED"}).json()["items"]
+            assert (event["ip"], event["actor"]["type"]) == ("203.0.113.9", "API_KEY"), "what the proxy itself has seen"
+            configuration = client.get("/.well-known/authzen-configuration").json()
+            assert configuration["policy_decision_point"].startswith("https://")
 
 
 def test_uploads_and_downloads_stream_through(site: Site) -> None:

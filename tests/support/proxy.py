@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 
 def canned(status: str, body: bytes) -> bytes:
@@ -14,7 +15,11 @@ SLOW_DOWN = canned("503 Slow Down", b"<?xml version='1.0' encoding='UTF-8'?><Err
 
 
 class Proxy:
-    """Passes bytes on; but the next connections get the ``answers``, if there are any, and the next ``cuts`` long answers are cut off."""
+    """Passes bytes on; but the next connections get the ``answers``, if there are any, and the next ``cuts`` long answers are cut off.
+
+    It falls silent when it is told to, or when all of ``silent_at`` has been asked on one connection, one after the other: then nothing
+    comes through any more, not even that a connection has ended, and none breaks.
+    """
 
     def __init__(self, port: int) -> None:
         self.endpoint = ""
@@ -23,8 +28,13 @@ class Proxy:
         self.answers: list[bytes] = []
         self.cuts = 0
         self.cut_after = 1_000_000
+        self.silent_at: list[bytes] = []
+        self.silence = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._upstream = port
         self._open: set[asyncio.StreamWriter] = set()
+        self._conversations: set[asyncio.Future[Any]] = set()
 
     def cut(self) -> int:
         """Reset every connection, wherever in a conversation it is; how many there were."""
@@ -32,6 +42,18 @@ class Proxy:
         for writer in self._open:
             writer.transport.abort()
         return found
+
+    def fall_silent(self) -> None:
+        """Keep whatever comes."""
+        self._flowing.clear()
+        self.silence.set()
+
+    def speak(self, *, forgetting: bool = False) -> None:
+        """Pass it on at last; or forget every connection there is, so that only new ones get through."""
+        self.silence.clear()
+        if forgetting:
+            self._flowing = asyncio.Event()
+        self._flowing.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the service."""
@@ -45,28 +67,50 @@ class Proxy:
             return
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
         self._open |= {writer, up_writer}
+        passing = self._pass(reader, up_writer, self._flowing), self._pass_answer(up_reader, writer, self._flowing)
+        conversation = asyncio.gather(*passing)
+        self._conversations.add(conversation)
         try:
-            await asyncio.gather(self._pass(reader, up_writer), self._pass_answer(up_reader, writer))
+            with suppress(asyncio.CancelledError):
+                await conversation
         finally:
             self._open -= {writer, up_writer}
+            self._conversations.discard(conversation)
+            for one in (writer, up_writer):
+                one.close()
 
-    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def end(self) -> None:
+        """End every connection."""
+        for conversation in self._conversations:
+            conversation.cancel()
+        await asyncio.gather(*self._conversations, return_exceptions=True)
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
+        asked = 0
         with suppress(OSError):
             while data := await source.read(65536):
+                if self.silent_at[asked:] and self.silent_at[asked] in data:
+                    asked += 1
+                    if asked == len(self.silent_at):
+                        self.fall_silent()
+                await flowing.wait()
                 target.write(data)
                 await target.drain()
+        await flowing.wait()
         target.close()
 
-    async def _pass_answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _pass_answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         passed = 0
         with suppress(OSError):
             while data := await source.read(65536):
+                await flowing.wait()
                 target.write(data)
                 await target.drain()
                 passed += len(data)
                 if self.cuts and passed >= self.cut_after:
                     self.cuts -= 1
                     break
+        await flowing.wait()
         target.close()
 
 
@@ -81,3 +125,4 @@ async def run_proxy(port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
+        await proxy.end()

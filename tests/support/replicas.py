@@ -1,6 +1,7 @@
 """Two processes of the service behind nginx, as the profile "scale" of docker-compose.yml has them, and with its nginx.conf."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -44,24 +45,24 @@ def are_expected() -> bool:
 
 
 @contextmanager
-def run_replicas(database_url: str, folder: Path, **environment: str) -> Iterator[Replicas]:
-    """Start them on a database with its schema, and nginx before them; ends all with the block."""
+def run_replicas(database_url: str, folder: Path, *, front_proxy: str | None = None, **environment: str) -> Iterator[Replicas]:
+    """Start them on a database with its schema, and nginx before them, which believes that proxy; ends all with the block."""
     with ExitStack() as stack:
         settings = {"SAASBASE_ACTOR__TRUSTED_PROXIES": "127.0.0.1/32", **environment}
         servers = [stack.enter_context(run_server(database_url, folder, workers=1, **settings)) for _ in range(REPLICAS)]
         buffers = folder / "buffers"
-        yield Replicas(stack.enter_context(_run_nginx(folder, buffers, servers)), servers, buffers)
+        yield Replicas(stack.enter_context(_run_nginx(folder, buffers, servers, front_proxy)), servers, buffers)
 
 
 @contextmanager
-def _run_nginx(folder: Path, buffers: Path, servers: list[Server]) -> Iterator[str]:
+def _run_nginx(folder: Path, buffers: Path, servers: list[Server], front_proxy: str | None) -> Iterator[str]:
     binary = find_program("nginx")
     if binary is None:
         raise RuntimeError("there is no nginx on this machine")
     port = free_port()
     buffers.mkdir()
     configuration, log_path = folder / "nginx.conf", folder / "nginx.log"
-    configuration.write_text(render_nginx(port, servers, buffers))
+    configuration.write_text(render_nginx(port, servers, buffers, front_proxy))
     command: list[str | Path] = [
         binary,
         "-e",
@@ -83,10 +84,12 @@ def _run_nginx(folder: Path, buffers: Path, servers: list[Server]) -> Iterator[s
         process.wait(10)
 
 
-def render_nginx(port: int, servers: list[Server], buffers: Path) -> str:
+def render_nginx(port: int, servers: list[Server], buffers: Path, front_proxy: str | None) -> str:
     """The compose file's nginx.conf with other addresses and folders; all else is word for word the same."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    text = str(compose["configs"]["nginx.conf"]["content"]).replace("$$", "$")
+    given = {"FRONT_PROXY": front_proxy} if front_proxy is not None else {}
+    written = str(compose["configs"]["nginx.conf"]["content"])
+    text = re.sub(r"\$\{(\w+):-(.*?)\}", lambda found: given.get(found[1], found[2]), written).replace("$$", "$")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     here = {
         "resolver 127.0.0.11 valid=5s;": "access_log off;",

@@ -14,6 +14,7 @@ from app.core.permissions import Action
 from app.core.resources import ResourceRef, ResourceType
 from app.http.schemas import ActorRef, ResourceRefRead
 from app.models import ApiKey
+from app.observability.metrics import count_answers
 from app.resources.authz.explaining import explain
 from app.resources.authz.repository import AuthorizationRepository
 from app.resources.authz.schemas import (
@@ -46,7 +47,10 @@ class AuthorizationService:
         Raises:
             NotFoundError: asked about another without MEMBER_MANAGE on the resource.
         """
-        return asked.action in await self.actions(asked.actor, asked.ref)
+        (allowed,) = await self.batch_check([asked])
+        if allowed is None:
+            raise NotFoundError
+        return allowed
 
     async def actions(self, actor: Actor, ref: ResourceRef) -> frozenset[Action]:
         """Everything the actor may do on a resource; the same rules as ``check``, one statement."""
@@ -60,7 +64,9 @@ class AuthorizationService:
         """The answers in order, None where the caller may not ask; one statement for each type of resource."""
         self.require_identity()
         granted = await self.judge([(question.actor, question.ref) for question in asked])
-        return [None if found is None else question.action in found for question, found in zip(asked, granted, strict=True)]
+        answers = [None if found is None else question.action in found for question, found in zip(asked, granted, strict=True)]
+        count_answers("authz", answers)
+        return answers
 
     async def judge(self, asked: Sequence[Question]) -> list[frozenset[Action] | None]:
         """What each actor may do on each resource, None where the caller may not ask."""

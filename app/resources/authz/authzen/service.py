@@ -8,6 +8,7 @@ from app.core.actors import Actor
 from app.core.errors import InvalidError, NotFoundError
 from app.core.permissions import Action, roles_with
 from app.core.resources import ResourceRef
+from app.observability.metrics import count_answers
 from app.resources.authz.authzen.names import UnknownNameError, action_of, actor_of, ref_of, resource_type_of, subject_type_of
 from app.resources.authz.authzen.pages import page_of
 from app.resources.authz.authzen.schemas import (
@@ -69,8 +70,7 @@ class AccessService:
             return decision
         if len(asked.evaluations) > MAX_CHECKS:
             raise InvalidError(f"has more than {MAX_CHECKS} members", pointer="/evaluations", code="too_long")
-        decisions = await self._decide([part.or_default(asked) for part in asked.evaluations])
-        return Decisions(evaluations=list(_up_to(_ENDS_WITH[asked.semantic], decisions)))
+        return Decisions(evaluations=await self._decide([part.or_default(asked) for part in asked.evaluations], asked.semantic))
 
     async def search_subjects(self, asked: SubjectSearch) -> SubjectsFound:
         """Who may, the members of groups included.
@@ -127,12 +127,17 @@ class AccessService:
         shown, told = page.cut(sorted(action.value for action in actions))
         return ActionsFound(page=told, results=[ActionRead(name=name) for name in shown])
 
-    async def _decide(self, asked: Sequence[EvaluationPart]) -> list[Decision]:
+    async def _decide(
+        self, asked: Sequence[EvaluationPart], semantic: EvaluationsSemantic = EvaluationsSemantic.EXECUTE_ALL
+    ) -> list[Decision]:
         self._authorization.require_identity()
         read = [_read(part) for part in asked]
         questions = [one for one in read if not isinstance(one, UnknownNameError)]
         granted = iter(await self._authorization.judge([(actor, ref) for actor, _, ref in questions]))
-        return [_denial(one) if isinstance(one, UnknownNameError) else _decision(one[1], next(granted)) for one in read]
+        decisions = [_denial(one) if isinstance(one, UnknownNameError) else _decision(one[1], next(granted)) for one in read]
+        told = list(_up_to(_ENDS_WITH[semantic], decisions))
+        count_answers("authzen", (decision.decision for decision in told))
+        return told
 
 
 def _read(asked: EvaluationPart) -> tuple[Actor, Action, ResourceRef] | UnknownNameError:
