@@ -17,6 +17,7 @@ import httpx
 from benchmarks import machine, report
 from benchmarks.files import judge_files, measure_files, render_files
 from benchmarks.load import run_load
+from benchmarks.machine import Work
 from benchmarks.processes import (
     judge_starts,
     judge_workers,
@@ -150,9 +151,10 @@ def measure_processes(plan: Plan, folder: Path, postgres: str, done: Report) -> 
         done.lines += render_ceiling(measure_ceiling(folder, plan.seconds))
 
 
-def render(plan: Plan, done: Report) -> str:
+def render(plan: Plan, done: Report, others: float) -> str:
     """The whole file."""
     told = f"Runs: {plan.repeat}, interleaved, of {plan.seconds:g} s each. Medians (lowest to highest); ratios are made within each run."
+    told += f" Other programs took {others:.0%} of the processors meanwhile."
     head = ["# Results", "", "Made by `make bench`. How to read them: [README.md](README.md).", "", told, "", machine.describe(), ""]
     return "\n".join([*head, "## Targets", *report.render_verdicts(done.verdicts), *done.lines])
 
@@ -176,13 +178,15 @@ def main() -> int:
     if unknown := [name for name in parts if name not in PARTS]:
         return explain_parts(unknown)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers end with the script
-    with tempfile.TemporaryDirectory(prefix="saasbase-bench-", dir=given.folder) as name, run_postgres() as postgres:
-        asyncio.run(make_owner(postgres))
-        plan = make_plan(parts, given)
-        done = measure(plan, Path(name), postgres)
+    before, plan = Work.so_far(), make_plan(parts, given)
+    with tempfile.TemporaryDirectory(prefix="saasbase-bench-", dir=given.folder) as name:
+        with run_postgres() as postgres:
+            asyncio.run(make_owner(postgres))
+            done = measure(plan, Path(name), postgres)
+        others = Work.so_far().of_others_since(before)
         # Parts of it, and a smoke run, do not replace the results of a whole run.
         usual = Path(name) / RESULTS.name if given.smoke else None if given.only else RESULTS
-        return tell(render(plan, done), done.failures, given.output or usual)
+        return tell(render(plan, done, others), done.failures, given.output or usual)
 
 
 def explain_parts(unknown: Sequence[str]) -> int:

@@ -5,6 +5,8 @@ import platform
 import re
 import sqlite3
 import subprocess
+import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,26 @@ PACKAGES: Final = (
     "aiosqlite",
     "python-multipart",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Processor seconds until a moment: of the whole machine, and of this program with every program it has started and ended."""
+
+    moment: float
+    all: float
+    own: float
+
+    @classmethod
+    def so_far(cls) -> "Work":
+        """Until now."""
+        user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split()[1:4])
+        return cls(time.monotonic(), (user + nice + system) / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4]))
+
+    def of_others_since(self, before: "Work") -> float:
+        """Which part of the processors other programs took."""
+        others = (self.all - before.all) - (self.own - before.own)
+        return max(others, 0) / (self.moment - before.moment) / (os.cpu_count() or 1)
 
 
 def describe() -> str:
