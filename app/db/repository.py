@@ -43,7 +43,7 @@ def wire_columns(model: type[Base]) -> tuple[ColumnElement[Any], ...]:
 
 @cache
 def insert_into(model: type[Base]) -> Insert:
-    """The insert of rows that the service has made all values of, by the names of the columns; without the work that mapped objects need."""
+    """The insert of rows that the service has made all values of, by the names of columns; without the work mapped objects need."""
     return insert(model).execution_options(dml_strategy="raw")
 
 
