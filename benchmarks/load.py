@@ -19,6 +19,7 @@ from benchmarks.servers import Running, wait_until_idle
 
 ENOUGH: Final = 4  # answers on each connection
 PATIENCE: Final = 4
+LAST_SECONDS: Final = 30
 
 _LUA: Final = """
 wrk.method = %(method)s
@@ -62,11 +63,14 @@ class Load:
 def run_load(server: Running, request: Request, connections: int, seconds: float) -> Load:
     """Send the request on so many connections for so long, and wait until everything rests again.
 
-    What answers so slowly that little is learned gets ``PATIENCE`` times as long. Connections that never get an answer have failed.
+    What answers so slowly that little is learned gets ``PATIENCE`` times as long, and what does not answer at all ``LAST_SECONDS``.
+    Connections that get no answer then have failed.
     """
     load = _time_load(server, request, connections, seconds)
     if load.per_second * seconds < ENOUGH * connections:
         load = _time_load(server, request, connections, seconds * PATIENCE)
+    if not load.per_second:
+        load = _time_load(server, request, connections, LAST_SECONDS)
     return load if load.per_second else replace(load, failed=load.failed + connections)
 
 

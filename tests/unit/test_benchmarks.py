@@ -32,6 +32,21 @@ def verdict_on(measure: str, results: Results) -> Verdict:
     return verdict
 
 
+SLOW = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Slow(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if self.path == "/slow":
+            time.sleep(0.5)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Slow).serve_forever()
+"""
+
+
 @pytest.fixture
 def nothing(tmp_path: Path) -> Iterator[Running]:
     """A server that keeps its connections and finds nothing."""
@@ -75,6 +90,15 @@ def test_every_workload_is_measured_on_ours_with_and_without_row_level_security(
 @pytest.mark.parametrize("seconds", [0.2, 1])
 def test_requests_that_fail_are_counted(nothing: Running, seconds: float) -> None:
     assert run_load(nothing, Request("GET", "/missing"), 2, seconds).failed > 0
+
+
+def test_who_answers_late_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.load.LAST_SECONDS", 2)
+    port = free_port()
+    with run_process([sys.executable, "-c", SLOW, str(port)], tmp_path / "log") as process:
+        server = wait_until_open(Running(OURS, f"http://127.0.0.1:{port}", process.pid))
+        load = run_load(server, Request("GET", "/slow"), 1, 0.05)
+    assert (load.failed, load.per_second > 0) == (0, True)
 
 
 def test_a_wrong_answer_is_never_measured(nothing: Running) -> None:
