@@ -164,7 +164,7 @@ def written_moment(value: datetime) -> str:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
-def is_one_of(value: InstrumentedAttribute[Any], found: SelectBase) -> ColumnElement[bool]:
+def is_one_of(value: InstrumentedAttribute[Any] | ColumnElement[Any], found: SelectBase) -> ColumnElement[bool]:
     """The same as ``value IN (found)``, for a select that finds few of very many values.
 
     PostgreSQL reads the table from end to end for an OR over ``IN (SELECT ...)``; found first, as an array, the values are looked
