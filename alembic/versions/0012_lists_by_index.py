@@ -1,4 +1,4 @@
-"""every order of a list within a project has its index, and totals under row-level security read the index alone.
+"""every order of a list within a project has its index, and a total within one reads nothing else.
 
 Revision: 0012, after 0011
 """
@@ -10,13 +10,9 @@ down_revision = '0011'
 branch_labels = None
 depends_on = None
 
-# Those that get the tenant beside what they are sorted by; SQLite has no such columns, and no policies that would ask for them.
-COVERING = (
-    ('api_calls', ['project_id', 'requested_at', 'id']),
-    ('documents', ['project_id', 'created_at', 'id']),
-    ('executions', ['project_id', 'started_at', 'id']),
-)
 ADDED = (
+    ('api_calls', ['organization_id', 'project_id']),
+    ('executions', ['organization_id', 'project_id']),
     *(
         ('api_calls', ['project_id', name, 'id'])
         for name in ('created_at', 'updated_at', 'responded_at', 'name', 'status', 'operation_key')
@@ -37,9 +33,6 @@ def name_of(table: str, columns: list[str]) -> str:
 
 
 def upgrade() -> None:
-    for table, columns in COVERING:
-        op.drop_index(name_of(table, columns), table)
-        op.create_index(name_of(table, columns), table, columns, postgresql_include=['organization_id'])
     for table, columns in ADDED:
         op.create_index(name_of(table, columns), table, columns)
 
@@ -47,6 +40,3 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table, columns in ADDED:
         op.drop_index(name_of(table, columns), table)
-    for table, columns in COVERING:
-        op.drop_index(name_of(table, columns), table)
-        op.create_index(name_of(table, columns), table, columns)

@@ -17,15 +17,18 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     ScalarSelect,
-    Select,
     String,
     Table,
+    Uuid,
     bindparam,
+    cast,
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
+    true,
     union,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,6 +44,7 @@ from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
+from app.db.functions import array_of, rows_of, text_at
 from app.db.lookups import Lookup
 from app.db.visibility import VisibleRows, Way
 from app.models import Membership, UnsentTuple
@@ -165,9 +169,14 @@ def _holds_anywhere(action: Action, *, has_groups: bool) -> Executable:
 def _grants(action: Action, slot: str, *, has_groups: bool) -> CTE:
     """What an asker holds that carries the action, in every tenant."""
     subjects = subjects_everywhere(slot, has_groups=has_groups)
-    columns = (_MEMBERSHIPS.c[name] for name in ("resource_type", "resource_id", *_PLACES.values()))
-    grants: Select[Any] = select(*columns).where(
+    told = [_MEMBERSHIPS.c[name] for name in ("resource_type", "resource_id", *_PLACES.values())]
+    held = select(array_of(*told).label("value")).where(
         counts_for(subjects),
         _MEMBERSHIPS.c.role.in_([role.value for role in roles_with(action)]),
     )
-    return grants.cte(f"grants_of_{slot}")
+    # For each subject by itself, which OFFSET 0 keeps: else PostgreSQL would read all grants of a tenant, or all there are.
+    rows = rows_of(held.correlate(subjects).offset(literal_column("0")), "held")
+    kind, *places = (text_at(rows.c.value, number) for number in range(len(told)))
+    identifiers = (cast(place, Uuid()).label(column.name) for place, column in zip(places, told[1:], strict=True))
+    columns: list[ColumnElement[Any]] = [kind.label(told[0].name), *identifiers]
+    return select(*columns).select_from(subjects.join(rows, true())).cte(f"grants_of_{slot}")

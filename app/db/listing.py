@@ -139,26 +139,28 @@ class Listing:
         index entries as it has rows.
         """
         binds = {name: bindparam(_GIVEN + name, type_=self._filters[name].type_) for name in shape.given}
-        conditions = [*self._conditions, *(self._filters[name].condition(bind) for name, bind in binds.items())]
-        conditions += [rows.predicate for rows in visible[1:]]
+        asked = [(self._filters[name].column, self._filters[name].condition(bind)) for name, bind in binds.items()]
+        always = [*self._conditions, *(rows.predicate for rows in visible[1:])]
         columns = {column: binds[name] for name in shape.given if (column := self._filters[name].column) is not None}
         parts: Sequence[Part] = visible[0].parts(columns) if visible else [Whole()]
+        of_parts = [(part, [*always, *(condition for column, condition in asked if column not in part.meets)]) for part in parts]
         if not shape.is_numbered:
-            return self._page(shape, parts, conditions)
+            return self._page(shape, of_parts)
         counted = select(func.count()).select_from(self.model)
-        total = reduce(add, (part.count(counted, conditions) for part in parts))
-        return self._page(shape, parts, conditions).add_columns(total.label(TOTAL))
+        total = reduce(add, (part.count(counted, conditions) for part, conditions in of_parts))
+        return self._page(shape, of_parts).add_columns(total.label(TOTAL))
 
-    def _page(self, shape: Shape, parts: Sequence[Part], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    def _page(self, shape: Shape, parts: Sequence[tuple[Part, list[ColumnElement[bool]]]]) -> Select[Any]:
         column, limit = self._sorts[shape.sort], literal_column(str(shape.size), Integer())
         stretches = self._stretches(column, shape)
         whole = select(*self._columns).order_by(*self._in_order(column, self._key, shape)).limit(limit)
-        if len(parts) == len(stretches) == 1 and isinstance(parts[0], Whole) and not shape.is_numbered:
-            return parts[0].first(whole, [*conditions, *stretches[0]])
+        (part, conditions), *others = parts
+        if not others and len(stretches) == 1 and isinstance(part, Whole) and not shape.is_numbered:
+            return part.first(whole, [*conditions, *stretches[0]])
         skipped = bindparam(SKIPPED, type_=BigInteger()) if shape.is_numbered else None
         ordered = select(self._key.label("row_id"), column.label("place")).order_by(*self._by(column, self._key, shape))
         ordered = ordered.limit(limit if skipped is None else limit + skipped)
-        found = [part.first(ordered, [*conditions, *stretch]).subquery() for part in parts for stretch in stretches]
+        found = [part.first(ordered, [*conditions, *stretch]).subquery() for part, conditions in parts for stretch in stretches]
         every = union_all(*(select(rows) for rows in found)).subquery("found")
         first = select(every.c.row_id).order_by(*self._in_order(every.c.place, every.c.row_id, shape)).limit(limit).offset(skipped)
         return whole.where(is_one_of(self._key, first))

@@ -33,7 +33,11 @@ class Way:
 
 
 class Part(Protocol):
-    """A part of a list's rows; the parts of one list share none."""
+    """A part of a list's rows; the parts of one list share none. Rows meet what is asked of the columns in ``meets`` anyhow."""
+
+    @property
+    def meets(self) -> frozenset[Column]:
+        """Those columns."""
 
     def first(self, ordered: Select[Any], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
         """The first of them: ``ordered`` selects columns, the key before others, in an order and up to a limit."""
@@ -47,6 +51,7 @@ class Whole:
     """The rows that meet some conditions, decided once for the statement or row by row by what an index finds."""
 
     conditions: tuple[ColumnElement[bool], ...] = ()
+    meets: frozenset[Column] = frozenset()
 
     def first(self, ordered: Select[Any], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
         """See ``Part.first``."""
@@ -65,6 +70,7 @@ class Each:
     key: Column
     values: Select[Any]
     conditions: tuple[ColumnElement[bool], ...] = ()
+    meets: frozenset[Column] = frozenset()
 
     def first(self, ordered: Select[Any], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
         """See ``Part.first``."""
@@ -118,10 +124,13 @@ class VisibleRows:
     def _by(self, column: Column, given: Given, *conditions: ColumnElement[bool]) -> Part:
         way = self._ways[column]
         values = way.values if conditions else way.others
-        values = values.where(*(beside == given[above] for above, beside in way.within.items() if above in given))
+        meets = frozenset(way.within.keys() & given.keys())  # asked once more, it would tempt PostgreSQL to read all rows that meet it
+        values = values.where(*(way.within[above] == given[above] for above in meets))
         if column in given:
             values = values.where(values.selected_columns[0] == given[column])
-        return Whole((*conditions, is_one_of(column, values))) if column is self._key else Each(column, self._key, values, conditions)
+        if column is self._key:
+            return Whole((*conditions, is_one_of(column, values)), meets)
+        return Each(column, self._key, values, conditions, meets)
 
     def _is_visible(self, anchor: Column, given: Given) -> ColumnElement[bool]:
         """Whether all rows of one value are visible: asked in a select of its own, which the databases run once and before all else."""
