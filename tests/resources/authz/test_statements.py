@@ -115,7 +115,9 @@ async def test_reasons_cost_the_same_for_one_member_and_for_many(
     assert await costs() == few == [3, 3, 3, 3, 4]
 
 
-async def test_a_page_and_its_total_are_one_statement(service: Service, alice: Caller, org: str, project: str, statements: Statements) -> None:
+async def test_a_page_and_its_total_are_one_statement(
+    service: Service, alice: Caller, org: str, project: str, statements: Statements
+) -> None:
     await fill(service, org, project)
     for actor in ("alice", "direct-1"):
         asked = {"actor_type": "USER", "actor_id": actor, "action": "DOCUMENT_READ", "resource_type": "DOCUMENT"}
