@@ -18,7 +18,7 @@ from app.audit.findings import BrokenChainError
 from app.core.clock import now
 from app.core.events import AuditAction
 from app.db.base import Base
-from app.db.repository import wire_columns
+from app.db.listing import wire_columns
 from app.models import AuditChain, AuditEvent, AuditGap
 
 PAGE: Final = 1000

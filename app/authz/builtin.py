@@ -7,33 +7,51 @@ an actor is felt.
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Final
 from typing import cast as cast_type
 from uuid import UUID
 
-from sqlalchemy import CTE, Executable, Select, Table, bindparam, exists, func, select, true, union
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Executable,
+    ScalarSelect,
+    Table,
+    Uuid,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    union,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.authz.bulk import judge
 from app.authz.engine import ACTOR, Judgements, Located
 from app.authz.subjects import asking, counts_for, roles_held, subjects_everywhere, subjects_in
-from app.authz.tree import SCOPES
+from app.authz.tree import KEYS, SCOPES, model_of
 from app.core.actors import Asker
 from app.core.permissions import Action, Role, actions_of, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
-from app.db.functions import word
+from app.db.functions import array_of, rows_of, text_at, word
 from app.db.lookups import Lookup
-from app.db.visibility import VisibleRows
+from app.db.visibility import VisibleRows, Way
 from app.models import Membership, UnsentTuple
 
 _MEMBERSHIPS: Final = Membership.__table__
 _UNSENT: Final = UnsentTuple.__table__
 _ROLES: Final = "held_roles"
+# The columns of a grant that say where what it is on lies.
+_PLACES: Final = {ResourceType.PROJECT: "project_id", ResourceType.ORGANIZATION: "organization_id"}
 HAS_UNSENT: Final = "has_unsent_tuples"
 
 
@@ -52,7 +70,7 @@ class BuiltinPolicyEngine:
         at: datetime,
     ) -> Located | None:
         """See ``PolicyEngine.locate``."""
-        lookup = _locating(key, has_groups=asker.groups is not None, tells_unsent=self.tells_unsent)
+        lookup = locating(key, has_groups=asker.groups is not None, tells_unsent=self.tells_unsent)
         row = await database.look_up(lookup, {"key": value, **self.asking(asker, at)}, Tenants.of_row(key, value))
         if row is None:
             return None
@@ -101,7 +119,8 @@ def _table(model: type[Base]) -> Table:
 
 
 @cache
-def _locating(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent: bool) -> Lookup:
+def locating(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent: bool) -> Lookup:
+    """Finds a row by a unique column, with the roles that an asker holds on it."""
     model = cast_type("type[Base]", key.class_)
     target = select(_table(model)).where(key == bindparam("key")).cte("target")
     columns = {scope: target.c[column.key] for scope, column in SCOPES[model].items()}
@@ -119,9 +138,25 @@ def _locating(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent
 @cache
 def _visible_rows(model: type[Base], action: Action, slot: str, *, has_groups: bool) -> VisibleRows:
     grants = _grants(action, slot, has_groups=has_groups)
-    return VisibleRows(
-        {column: select(grants.c.resource_id).where(grants.c.resource_type == scope.value) for scope, column in SCOPES[model].items()}
-    )
+    ways: dict[InstrumentedAttribute[Any], Way] = {}
+    hangs = bool(_table(model).foreign_key_constraints)  # else a row may outlive what it lies in, and where that lay is forgotten
+    for scope, column in reversed(list(SCOPES[model].items())):
+        higher = {above: other for above, other in SCOPES[model].items() if above in scope.ancestry[1:]}
+        values = select(grants.c.resource_id).where(grants.c.resource_type == scope.value).distinct()
+        beside = {other: grants.c[_PLACES[above]] for above, other in higher.items()}
+        ways[column] = Way(
+            values,
+            others=values.where(*(or_(place.is_(None), place.not_in(ways[other].values)) for other, place in beside.items())),
+            within=beside,
+            above={other: partial(_above, scope, above) for above, other in higher.items() if hangs},
+        )
+    return VisibleRows(cast_type("Any", model).id, dict(reversed(ways.items())))
+
+
+def _above(scope: ResourceType, above: ResourceType, value: ColumnElement[Any]) -> ScalarSelect[Any]:
+    """What lies above a resource."""
+    table, columns = _table(model_of(scope)), SCOPES[model_of(scope)]
+    return select(table.c[columns[above].key]).where(table.c[KEYS[scope].key] == value).scalar_subquery()
 
 
 @cache
@@ -132,8 +167,14 @@ def _holds_anywhere(action: Action, *, has_groups: bool) -> Executable:
 def _grants(action: Action, slot: str, *, has_groups: bool) -> CTE:
     """What an asker holds that carries the action, in every tenant."""
     subjects = subjects_everywhere(slot, has_groups=has_groups)
-    grants: Select[Any] = select(_MEMBERSHIPS.c.resource_type, _MEMBERSHIPS.c.resource_id).where(
+    told = [_MEMBERSHIPS.c[name] for name in ("resource_type", "resource_id", *_PLACES.values())]
+    held = select(array_of(*told).label("value")).where(
         counts_for(subjects),
         _MEMBERSHIPS.c.role.in_([role.value for role in roles_with(action)]),
     )
-    return grants.cte(f"grants_of_{slot}")
+    # For each subject by itself, which OFFSET 0 keeps: else PostgreSQL would read all grants of a tenant, or all there are.
+    rows = rows_of(held.correlate(subjects).offset(literal_column("0")), "held")
+    kind, *places = (text_at(rows.c.value, number) for number in range(len(told)))
+    identifiers = (cast(place, Uuid()).label(column.name) for place, column in zip(places, told[1:], strict=True))
+    columns: list[ColumnElement[Any]] = [kind.label(told[0].name), *identifiers]
+    return select(*columns).select_from(subjects.join(rows, true())).cte(f"grants_of_{slot}")

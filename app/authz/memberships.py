@@ -1,11 +1,12 @@
 """Stored grants: given, taken away and counted in the tenant the session is pinned to."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import Row, delete, func, or_, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, String, Uuid, cast, delete, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.actors import Actor, ActorType
@@ -15,18 +16,26 @@ from app.core.identifiers import new_id
 from app.core.pagination import CursorPage, CursorRequest, Page
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
-from app.db.repository import Repository, SortColumns, wire_columns
+from app.db.functions import each_array, text_at
+from app.db.listing import Filter, Listing
+from app.db.repository import Repository
 from app.models import Membership, Organization
 
 # Whose permanent grants keep an organization owned: a group can become empty, an agent or a key can be switched off.
 _OWNER_TYPES: Final = (ActorType.USER.value, ActorType.SERVICE.value)
 
 
+def _lies_on(scopes: BindParameter[Any]) -> ColumnElement[bool]:
+    scope = each_array(scopes.key).c.value
+    places = select(text_at(scope, 0), cast(text_at(scope, 1), Uuid()))
+    return tuple_(Membership.resource_type, Membership.resource_id).in_(places)
+
+
 class MembershipRepository(Repository):
     """Statements over ``memberships``."""
 
     model = Membership
-    sort_columns: ClassVar[SortColumns] = {"granted_at": Membership.granted_at}
+    listing: ClassVar[Listing] = Listing(Membership, {"granted_at": Membership.granted_at}, {"scopes": Filter(_lies_on, type_=String())})
 
     async def grant(  # noqa: PLR0913 - the parts of a grant
         self,
@@ -78,11 +87,9 @@ class MembershipRepository(Repository):
         """Remove every grant on a leaf resource that is being deleted: no foreign key does."""
         await self._session.execute(delete(Membership).where(Membership.resource_type == ref.type.value, Membership.resource_id == ref.id))
 
-    async def list_on(self, scopes: Sequence[ResourceRef], request: CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_on(self, scopes: Sequence[ResourceRef], request: CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The grants on any of the resources, oldest first."""
-        places = [(scope.type.value, scope.id) for scope in scopes]
-        statement = select(*wire_columns(Membership)).where(tuple_(Membership.resource_type, Membership.resource_id).in_(places))
-        return await self.page(statement, request)
+        return await self.page({"scopes": json.dumps([[scope.type.value, scope.id.hex] for scope in scopes])}, request)
 
     async def count_other_owners(self, organization_id: UUID, leaving: Actor) -> int:
         """How many users and services own the organization for good beside the one who leaves.

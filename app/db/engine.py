@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 SQLITE_READERS = 4
 JOB_CONNECTIONS = 2
+_READS_OF = "reads_of_database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Database:
             # Outside a transaction a pooler may send each message to another server, and asyncpg prepares a statement before it runs it.
             self._reads_in_transactions = self.limits.transaction_pooler or self.row_level_security
             self.reader = self.writer if self._reads_in_transactions else self.writer.execution_options(isolation_level="AUTOCOMMIT")
+        self.reader.sync_engine.update_execution_options(**{_READS_OF: self})
 
     @classmethod
     def from_url(cls, text_: str, limits: PoolLimits | None = None, wall: SecondWall | None = None) -> Self:
@@ -111,8 +113,18 @@ class Database:
             confine(cast("Connection", connection.sync_connection), tenants)
             yield connection
 
+    @classmethod
+    def of(cls, bind: Engine | Connection | None) -> "Database | None":
+        """The database whose reads go through this engine."""
+        return cast("Database | None", bind.get_execution_options().get(_READS_OF)) if isinstance(bind, Engine) else None
+
     async def look_up(self, lookup: Lookup, parameters: Mapping[str, Any], tenants: Tenants | None = None) -> Any | None:
-        """The one row of a look-up, or None; with row-level security seen by these tenants only.
+        """The one row of a look-up, or None; see ``look_up_all``."""
+        rows = await self.look_up_all(lookup, parameters, tenants)
+        return rows[0] if rows else None
+
+    async def look_up_all(self, lookup: Lookup, parameters: Mapping[str, Any], tenants: Tenants | None = None) -> Any:
+        """The rows of a look-up; with row-level security seen by these tenants only.
 
         When its connection turns out to be broken, the statement is sent once more, on another one and the ordinary way: so it is also
         sent while somebody listens to what the engine sends, and its faults are those of every statement. Who waited in vain does not
@@ -132,7 +144,7 @@ class Database:
             except Exception as error:  # noqa: BLE001 - if it is no passing fault, the ordinary way meets it too
                 _log.info("a look-up is sent again: %s", error)
         async with self.open_read(tenants) as connection:
-            return (await connection.execute(lookup.statement, parameters)).one_or_none()
+            return (await connection.execute(lookup.statement, parameters)).all()
 
     async def ping(self) -> None:
         """Ask the database the simplest question; raises what the driver raises."""
@@ -181,6 +193,7 @@ class Database:
                 "idle_in_transaction_session_timeout": "60000",
                 "jit": "off",  # compiling a plan costs more than running our short statements
                 "max_parallel_workers_per_gather": "0",  # and so does starting workers for them
+                "plan_cache_mode": "force_generic_plan",  # and planning: each has the index that serves it, whatever the values
             },
             "connection_class": ConfinableConnection if self.row_level_security else BoundedConnection,
             **limits_of_waiting(self.limits.statement_seconds),

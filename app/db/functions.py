@@ -28,6 +28,11 @@ class _RowsOf(GenericFunction[Any]):
     inherit_cache = True
 
 
+class _ArrayOf(GenericFunction[Any]):
+    name = "saasbase_array_of"
+    inherit_cache = True
+
+
 class _TextAt(GenericFunction[str]):
     name = "saasbase_text_at"
     type = String()
@@ -80,6 +85,16 @@ def _rows_of_in_postgresql(element: _RowsOf, compiler: Any, **options: Any) -> s
 def _within(element: _RowsOf, compiler: Any, options: dict[str, Any]) -> str:
     (found,) = element.clauses
     return str(compiler.process(found, **{**options, "asfrom": False}))  # as an expression it may name what it is joined to
+
+
+@compiles(_ArrayOf, "sqlite")
+def _array_of_in_sqlite(element: _ArrayOf, compiler: Any, **options: Any) -> str:
+    return f"json_array({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_ArrayOf, "postgresql")
+def _array_of_in_postgresql(element: _ArrayOf, compiler: Any, **options: Any) -> str:
+    return f"jsonb_build_array({compiler.process(element.clauses, **options)})"
 
 
 @compiles(_TextAt, "sqlite")
@@ -139,6 +154,11 @@ def rows_of(found: Select[Any], name: str) -> TableValuedAlias:
     return _RowsOf(found.scalar_subquery()).table_valued("value", name=name)
 
 
+def array_of(*values: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A JSON array of texts and identifiers; ``text_at`` reads into it."""
+    return _ArrayOf(*values)
+
+
 def text_at(array: ColumnElement[Any], index: int) -> ColumnElement[str]:
     """The text at a place of a JSON array."""
     return _TextAt(array, literal_column(str(index)))
@@ -172,7 +192,7 @@ def word(value: str) -> ColumnElement[str]:
     return literal_column(f"'{value}'", String)
 
 
-def is_one_of(value: InstrumentedAttribute[Any], found: SelectBase) -> ColumnElement[bool]:
+def is_one_of(value: InstrumentedAttribute[Any] | ColumnElement[Any], found: SelectBase) -> ColumnElement[bool]:
     """The same as ``value IN (found)``, for a select that finds few of very many values.
 
     PostgreSQL reads the table from end to end for an OR over ``IN (SELECT ...)``; found first, as an array, the values are looked

@@ -1,4 +1,4 @@
-"""Look-ups: the few statements that nearly every request sends, compiled once and then run by the driver itself.
+"""Look-ups: the statements that nearly every read sends, compiled once and then run by the driver itself.
 
 SQLAlchemy's connection, cursor and result around such a statement cost several times what the statement does, and on SQLite each of
 them is a trip to the connection's thread.
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Dialect, Engine, Select
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.compiler import ExpandedState, SQLCompiler
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import await_only
 
@@ -35,31 +35,39 @@ class _Argument:
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class Compiled:
+    """A select as its driver takes it."""
+
     sql: str
     arguments: tuple[_Argument, ...]
     columns: tuple[tuple[str, Process | None], ...]
 
     def row(self, values: Any) -> SimpleNamespace:
+        """A row of the driver's with its columns as attributes."""
         pairs = zip(self.columns, values, strict=True)
         return SimpleNamespace(**{name: value if process is None else process(value) for (name, process), value in pairs})
 
 
 class Lookup:
-    """A select that finds one row at most. Make it once: it keeps what it was compiled to."""
+    """A select of few rows. Make it once: it keeps what it was compiled to."""
 
     def __init__(self, statement: Select[Any]) -> None:
         self.statement = statement
-        self._compiled: dict[str, _Compiled] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    def run(self, engine: Engine, parameters: Mapping[str, Any], *, in_transaction: bool, prepare: Callable[[Any], None]) -> Any | None:
-        """The row, with its columns as attributes, or None. To be called in SQLAlchemy's greenlet; takes a connection of the engine's pool.
+    def compiled(self, dialect: Dialect, parameters: Mapping[str, Any]) -> "Compiled":
+        """What is sent: the names of ``parameters`` say which places are parameters."""
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            found = self._compiled[dialect.name] = _compile(self.statement, dialect, parameters)
+        return found
+
+    def run(self, engine: Engine, parameters: Mapping[str, Any], *, in_transaction: bool, prepare: Callable[[Any], None]) -> list[Any]:
+        """The rows, with their columns as attributes. To be called in SQLAlchemy's greenlet; takes a connection of the engine's pool.
 
         Raises whatever the driver raises; the connection is then dropped, and after a TimeoutError every one that was made before it.
         """
-        compiled = self._compiled.get(engine.dialect.name)
-        if compiled is None:
-            compiled = self._compiled[engine.dialect.name] = _compile(self.statement, engine.dialect, parameters)
+        compiled = self.compiled(engine.dialect, parameters)
         arguments = [argument.of(parameters) for argument in compiled.arguments]
         lent = engine.pool.connect()
         try:
@@ -73,7 +81,7 @@ class Lookup:
             lent.invalidate()
             raise
         lent.close()
-        return compiled.row(rows[0]) if rows else None
+        return [compiled.row(row) for row in rows]
 
 
 async def _fetch(driver: Any, sql: str, arguments: list[Any], *, in_transaction: bool) -> Any:
@@ -87,19 +95,18 @@ async def _fetch(driver: Any, sql: str, arguments: list[Any], *, in_transaction:
     return rows
 
 
-def _compile(statement: Select[Any], dialect: Dialect, parameters: Mapping[str, Any]) -> _Compiled:
-    """The values of ``parameters`` say which places are parameters; they themselves are forgotten."""
-    given = statement.params(**parameters)
-    compiled = given.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+def _compile(statement: Select[Any], dialect: Dialect, parameters: Mapping[str, Any]) -> Compiled:
+    compiled = statement.compile(dialect=dialect)
+    written = compiled.construct_expanded_state(parameters)
     columns = ((column.key or "", _of(column.type, dialect).result_processor(dialect, _FLOAT8)) for column in statement.selected_columns)
-    return _Compiled(str(compiled), tuple(_arguments(compiled, dialect, parameters)), tuple(columns))
+    return Compiled(written.statement, tuple(_arguments(compiled, written, dialect, parameters)), tuple(columns))
 
 
-def _arguments(compiled: SQLCompiler, dialect: Dialect, parameters: Mapping[str, Any]) -> Iterator[_Argument]:
-    for name in compiled.positiontup or ():
-        bound = compiled.binds[name]
-        is_given = bound.key in parameters
-        yield _Argument(bound.key if is_given else None, bound.effective_value, _of(bound.type, dialect).bind_processor(dialect))
+def _arguments(compiled: SQLCompiler, written: ExpandedState, dialect: Dialect, parameters: Mapping[str, Any]) -> Iterator[_Argument]:
+    lists = {each: name for name, every in written.parameter_expansion.items() for each in every}
+    for name in written.positiontup or ():
+        bound = compiled.binds[lists.get(name, name)]
+        yield _Argument(name if name in parameters else None, written.parameters[name], _of(bound.type, dialect).bind_processor(dialect))
 
 
 def _of(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:

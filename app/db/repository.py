@@ -1,44 +1,22 @@
-"""What every repository needs: pages of a select, and the names of violated constraints."""
+"""What every repository needs: rows written and changed, pages of its list, and the names of violated constraints."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Insert,
-    Row,
-    Select,
-    UniqueConstraint,
-    and_,
-    delete,
-    func,
-    insert,
-    inspect,
-    literal,
-    or_,
-    tuple_,
-    update,
-)
+from sqlalchemy import ColumnElement, Insert, Row, UniqueConstraint, delete, insert, inspect, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.clock import now
-from app.core.errors import AppError, ConflictError, InvalidError, NotFoundError, PreconditionFailedError
-from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
-from app.db.base import Base, Timestamp
-from app.db.visibility import only_first
-
-SortColumns = Mapping[str, InstrumentedAttribute[Any]]
-
-
-def wire_columns(model: type[Base]) -> tuple[ColumnElement[Any], ...]:
-    """Every column of a table, mapped, under its name on the wire (``metadata_`` is ``metadata``)."""
-    return tuple(getattr(model, attribute.key).label(attribute.columns[0].name) for attribute in inspect(model).column_attrs)
+from app.core.errors import AppError, ConflictError, NotFoundError, PreconditionFailedError
+from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
+from app.db.base import Base
+from app.db.listing import Listing, wire_columns
+from app.db.pages import Confine, everything, fetch_page
 
 
 @cache
@@ -51,7 +29,7 @@ class Repository:
     """Statements over one table, in the tenant the session is pinned to."""
 
     model: ClassVar[type[Base]]
-    sort_columns: ClassVar[SortColumns] = {}
+    listing: ClassVar[Listing]
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -106,9 +84,11 @@ class Repository:
         if (await self._session.execute(statement)).one_or_none() is None:
             raise self._lost(expected_revision)
 
-    async def page(self, statement: Select[Any], request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
-        """The asked page of a select over this table; see ``fetch_page``."""
-        return await fetch_page(self._session, statement, request, self.sort_columns, cast("Any", self.model).id)
+    async def page(
+        self, given: Mapping[str, Any], request: PageRequest | CursorRequest, only_visible: Confine = everything
+    ) -> Page[Any] | CursorPage[Any]:
+        """The asked page of the list, with the filters that are given; see ``fetch_page``."""
+        return await fetch_page(self._session, self.listing, given, request, only_visible)
 
     def conflict(self, constraint: str | None) -> AppError:
         """The error for a violated constraint; repositories with unique columns name them."""
@@ -123,72 +103,9 @@ class Repository:
         return NotFoundError() if expected_revision is None else PreconditionFailedError()
 
 
-async def fetch_page(
-    session: AsyncSession,
-    statement: Select[Any],
-    request: PageRequest | CursorRequest,
-    columns: SortColumns,
-    key: InstrumentedAttribute[UUID],
-) -> Page[Row[Any]] | CursorPage[Row[Any]]:
-    """The asked page of a select. The unique ``key`` breaks every tie, so pages neither repeat nor miss a row.
-
-    A numbered page costs the select and a count; a keyset page costs one index range for each value that
-    makes rows visible, whatever lies before it.
-    """
-    column = columns[request.sort]
-    order = _order(column, key, descending=request.descending)
-    if isinstance(request, PageRequest):
-        total = await count_rows(session, statement)
-        if request.offset >= total:
-            return Page([], total, request)
-        rows = await session.execute(only_first(statement, key, order, request.size, request.offset))
-        return Page(list(rows.all()), total, request)
-    if request.after is not None:
-        statement = statement.where(_is_after(column, key, request.after, descending=request.descending))
-    found = list((await session.execute(only_first(statement, key, order, request.limit + 1))).all())
-    rows_shown = found[: request.limit]
-    if len(found) <= request.limit:
-        return CursorPage(rows_shown, None)
-    last = rows_shown[-1]
-    cursor = Cursor(_write_value(getattr(last, column.key)), last.id)
-    return CursorPage(rows_shown, encode_cursor(cursor, request.fingerprint))
-
-
-def _order(column: InstrumentedAttribute[Any], key: InstrumentedAttribute[UUID], *, descending: bool) -> list[ColumnElement[Any]]:
-    by: list[ColumnElement[Any]] = [column.desc(), key.desc()] if descending else [column.asc(), key.asc()]
-    # The databases disagree on where NULL sorts; here it is last, whatever the direction.
-    return [column.is_(None), *by] if _is_nullable(column) else by
-
-
-def _is_after(
-    column: InstrumentedAttribute[Any], key: InstrumentedAttribute[UUID], place: Cursor, *, descending: bool
-) -> ColumnElement[bool]:
-    identifier = literal(place.id, key.type)
-    if place.value is None:
-        return and_(column.is_(None), key < identifier if descending else key > identifier)
-    here, there = tuple_(column, key), tuple_(literal(_read_value(column, place.value), column.type), identifier)
-    follows = here < there if descending else here > there
-    return or_(follows, column.is_(None)) if _is_nullable(column) else follows
-
-
-def _is_nullable(column: InstrumentedAttribute[Any]) -> bool:
-    return bool(column.property.columns[0].nullable)
-
-
-async def count_rows(session: AsyncSession, statement: Select[Any]) -> int:
-    """How many rows a select over one table has."""
-    counted = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
-    return int((await session.execute(counted)).scalar_one())
-
-
 def equal_to(filters: Mapping[InstrumentedAttribute[Any], Any]) -> list[ColumnElement[bool]]:
     """The exact filters that were given; None is one that was not."""
     return [column == value for column, value in filters.items() if value is not None]
-
-
-def contains(column: ColumnElement[str] | InstrumentedAttribute[str], text: str) -> ColumnElement[bool]:
-    """Literal search without regard to case: ``%`` and ``_`` mean themselves."""
-    return func.lower(column).contains(text.lower(), autoescape=True)
 
 
 def violated_constraint(error: IntegrityError) -> str | None:
@@ -215,18 +132,3 @@ def violated_constraint(error: IntegrityError) -> str | None:
 def _key(model: type[Base], column: str) -> str:
     """The attribute of a column: the same name, but for ``metadata``, which the declarative base keeps for itself."""
     return inspect(model).get_property_by_column(model.__table__.c[column]).key
-
-
-def _write_value(value: Any) -> str | None:
-    if value is None:
-        return None
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _read_value(column: InstrumentedAttribute[Any], text: str) -> Any:
-    try:
-        if isinstance(column.type, Timestamp):
-            return datetime.fromisoformat(text).astimezone(UTC)
-        return column.type.python_type(text)
-    except (ValueError, OverflowError):
-        raise InvalidError("is not a cursor of this list", pointer="query.cursor") from None

@@ -50,6 +50,11 @@ class TenantSession(Session):
         self.pin = organization_id
         self.tenants = Tenants.exactly(organization_id)
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What the session adds to those of a select: whose rows it may see."""
+        return self.list_parameters if self.pin is None else {**self.list_parameters, _PIN: self.pin}
+
     def require_no_objects(self) -> None:
         """Refuse objects that wait to be flushed.
 
@@ -95,21 +100,32 @@ def _fence(state: ORMExecuteState) -> Any:
         _check_insert(session, state)
         return None
     if session.pin is None:
-        _check_list(session, state)
+        if not isinstance(state.statement, Select):
+            raise TenancyError("no tenant is pinned for a change")
+        _check_list(state.statement, state.execution_options)
+        _bind(state, session.parameters)
         return None
     if state.is_update:
         _check_update(state)
-    return _confine(session.pin, session.list_parameters, state)
+    return _confine(session, state)
 
 
-def _check_list(session: TenantSession, state: ORMExecuteState) -> None:
-    if not isinstance(state.statement, Select):
-        raise TenancyError("no tenant is pinned for a change")
-    tables = {str(from_) for from_ in _froms_of(state.statement)}
-    unfiltered = tables - state.execution_options.get(FILTERED, frozenset())
+def fence(statement: Select[Any], *, is_pinned: bool) -> Select[Any]:
+    """A select as a session's listener lets it pass, for who runs it without the session, with the session's ``parameters``.
+
+    Raises:
+        TenancyError: it would not let it pass.
+    """
+    if not is_pinned:
+        _check_list(statement, statement.get_execution_options())
+        return statement
+    return statement.options(*_criteria())
+
+
+def _check_list(statement: Select[Any], options: Mapping[str, Any]) -> None:
+    unfiltered = {str(from_) for from_ in _froms_of(statement)} - options.get(FILTERED, frozenset())
     if unfiltered:
         raise TenancyError(f"no tenant is pinned for {sorted(unfiltered)}")
-    _bind(state, session.list_parameters)
 
 
 def _froms_of(statement: Select[Any]) -> Iterable[FromClause]:
@@ -121,14 +137,14 @@ def _froms_of(statement: Select[Any]) -> Iterable[FromClause]:
     return {*statement.columns_clause_froms, *statement._from_obj, *named}  # noqa: SLF001
 
 
-def _confine(organization_id: UUID, list_parameters: Mapping[str, Any], state: ORMExecuteState) -> Any:
+def _confine(session: TenantSession, state: ORMExecuteState) -> Any:
     if not isinstance(state.statement, Select | Update | Delete):
         raise TenancyError("criteria do not reach into text, even when it answers mapped classes")
     statement = state.statement.options(*_criteria())
     if not state.is_select:
         state.update_execution_options(synchronize_session=False)  # there are no objects in the session to keep in step
     # To an update a parameter is a value for the column of that name: what a list asks for would overwrite whose row it is.
-    _bind(state, {**(list_parameters if state.is_select else {}), _PIN: organization_id})
+    _bind(state, session.parameters if state.is_select else {_PIN: session.pin})
     return state.invoke_statement(statement=statement)
 
 

@@ -25,6 +25,11 @@ class ArrayQuery(BaseModel):
     cursor: Annotated[str, Field(max_length=4096)] | None = None
     """Continue: taken from the `Link`."""
 
+    def given(self) -> dict[str, Any]:
+        """The filters that were given, as values."""
+        own = type(self).model_fields.keys() - ArrayQuery.model_fields.keys()
+        return {name: value for name in own if (value := getattr(self, name)) is not None}
+
     def request(self, sort: str, **bound_to: Any) -> CursorRequest:
         """The page that is asked for of the list that ``bound_to`` names.
 

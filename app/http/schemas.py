@@ -260,6 +260,11 @@ class ListQuery(BaseModel):
         """The filters that were given."""
         return self.model_dump(mode="json", exclude=set(ListQuery.model_fields), exclude_none=True)
 
+    def given(self) -> dict[str, Any]:
+        """The same as values."""
+        own = type(self).model_fields.keys() - ListQuery.model_fields.keys()
+        return {name: value for name in own if (value := getattr(self, name)) is not None}
+
     def request(self) -> PageRequest | CursorRequest:
         """The page that is asked for.
 

@@ -38,5 +38,12 @@ class ApiCall(TenantOwned, Recorded, Base):
         UniqueConstraint("project_id", "operation_key", "idempotency_key"),
         Index(None, "organization_id", "requested_at", "id"),
         Index(None, "project_id", "requested_at", "id"),
+        Index(None, "organization_id", "project_id"),  # a total within a project: small, and all that row-level security asks
+        *(
+            Index(None, "project_id", name, "id")
+            for name in ("created_at", "updated_at", "responded_at", "name", "status", "operation_key")
+        ),
+        Index(None, "external_request_id"),
+        Index(None, "idempotency_key"),
         Index(None, "correlation_id", "requested_at"),
     )

@@ -42,6 +42,7 @@ class ApiKey(TenantOwned, Recorded, Base):
         ForeignKeyConstraint(["organization_id", "parent_key_id"], ["api_keys.organization_id", "api_keys.id"], ondelete="CASCADE"),
         UniqueConstraint("organization_id", "id"),
         Index(None, "organization_id", "created_at", "id"),
+        Index(None, "project_id", "created_at", "id"),
         Index(None, "scope_type", "scope_id"),
         Index(None, "organization_id", "parent_key_id"),
     )

@@ -61,6 +61,7 @@ class AuditEvent(TenantOwned, Base):
         ),
         Index(None, "organization_id", "occurred_at", "id"),
         Index(None, "project_id", "occurred_at", "id"),
+        Index(None, "organization_id", "project_id", "occurred_at", "id"),
         Index(None, "resource_type", "resource_id", "occurred_at"),
         Index(None, "correlation_id", "occurred_at"),
     )

@@ -46,6 +46,7 @@ class Document(TenantOwned, Recorded, Stored, Base):
         UniqueConstraint("organization_id", "project_id", "id"),
         Index(None, "organization_id", "created_at", "id"),
         Index(None, "project_id", "created_at", "id"),
+        *(Index(None, "project_id", name, "id") for name in ("updated_at", "name", "size_bytes")),
     )
 
 

@@ -71,6 +71,8 @@ class Execution(TenantOwned, Recorded, Base):
         UniqueConstraint("organization_id", "id"),
         Index(None, "organization_id", "started_at", "id"),
         Index(None, "project_id", "started_at", "id"),
+        Index(None, "organization_id", "project_id"),  # a total within a project: small, and all that row-level security asks
+        *(Index(None, "project_id", name, "id") for name in ("ended_at", "operation", "status")),
         Index(None, "parent_execution_id", "started_at"),
         Index(None, "correlation_id", "started_at"),
         Index(None, "organization_id", "root_execution_id"),

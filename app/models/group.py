@@ -22,7 +22,10 @@ class Group(TenantOwned, Recorded, Base):
     name: Mapped[str]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", Json)
 
-    __table_args__ = (UniqueConstraint("organization_id", "group_id"),)
+    __table_args__ = (
+        UniqueConstraint("organization_id", "group_id"),
+        *(Index(None, "organization_id", name, "id") for name in ("created_at", "name")),
+    )
 
 
 class GroupMember(TenantOwned, Base):

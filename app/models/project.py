@@ -21,5 +21,5 @@ class Project(TenantOwned, Recorded, Base):
 
     __table_args__ = (
         UniqueConstraint("organization_id", "id"),  # what composite foreign keys of children point at
-        Index(None, "organization_id", "created_at", "id"),
+        *(Index(None, "organization_id", name, "id") for name in ("created_at", "updated_at", "name")),
     )

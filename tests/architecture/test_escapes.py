@@ -33,6 +33,10 @@ ALLOWED = {
         "app/authz/builtin.py": "locates a row together with the caller's roles on it: before that no tenant is known",
         "app/authn/api_keys.py": "finds a key by its prefix: whose it is, the row tells",
     },
+    "look_up_all": {
+        "app/db/engine.py": "defines it",
+        "app/db/pages.py": "runs pages of lists, which the fence of a session has let pass",
+    },
     "open_snapshot": {
         "app/db/snapshot.py": "defines it",
         "app/audit/verification.py": "reads one chain as of one moment, confined to its organization",
@@ -68,7 +72,6 @@ ALLOWED = {
         "app/models/execution.py": "the condition of a partial index",
         "app/models/audit_event.py": "the condition of a partial index",
         "app/db/roles.py": "reads the catalogue, and takes an advisory lock",
-        "app/resources/audit_events/repository.py": "a filter of that name",
     },
     "exec_driver_sql": {
         "app/db/engine.py": "BEGIN IMMEDIATE",
@@ -120,6 +123,7 @@ ALLOWED = {
     "pin": {
         "app/unit_of_work.py": "admits a caller to the tenant of what it located",
         "app/db/tenancy.py": "holds it",
+        "app/db/pages.py": "asks whether there is one, as the fence does",
         "app/resources/organizations/service.py": "has just made the organization",
         "app/resources/audit_events/router.py": "records an export where the caller was admitted, beside the read that it is",
     },

@@ -1,102 +1,141 @@
-"""Lists look their rows up by index: no list reads a table from end to end, on either database."""
+"""Lists, totals and checks are found by index, whatever is asked: planned on PostgreSQL at 200,000 rows a table, and on SQLite."""
 
-from collections.abc import AsyncIterator
-from datetime import timedelta
+import asyncio
+import importlib
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
-from sqlalchemy import Select, event, select
 
-from app.authz.builtin import BuiltinPolicyEngine
+from app.authz.builtin import BuiltinPolicyEngine, locating
+from app.authz.tree import KEYS, SCOPES
 from app.core.actors import Actor, ActorType, Asker
-from app.core.clock import now
-from app.core.permissions import Action, Role
+from app.core.permissions import Action
+from app.db.base import Base
+from app.db.confinement import SETTING
 from app.db.engine import Database
-from app.db.functions import unindexed
-from app.db.visibility import confine_to, only_first
-from app.models import Document
-from tests.support import rows
-from tests.support.database import OWNER, as_role, open_database
-from tests.support.rows import Rows
+from app.db.listing import Listing, Shape
+from app.db.lookups import Lookup
+from app.db.repository import Repository
+from app.db.tenancy import fence
+from app.db.visibility import FILTERED
+from app.models import GroupMember, Membership, UnsentTuple
+from tests.conftest import TEMPLATE, run_sql_on
+from tests.support.application import ROOT
+from tests.support.crowd import seed_crowd
+from tests.support.database import APP, OWNER, as_role, open_database
 
 pytestmark = pytest.mark.anyio
 
 ENGINE = BuiltinPolicyEngine()
 ASKER = Asker(Actor(ActorType.USER, "u"))
-TENANTS, EACH = 100, 40
-NEWEST_FIRST = (Document.created_at.desc(), Document.id.desc())
 
 
-def many_documents() -> Rows:
-    """The asker sees all of two tenants, of a third one project, of a fourth one document."""
-    told: Rows = []
-    for number in range(TENANTS):
-        home, home_rows = rows.organization(f"tenant-{number}")
-        project, project_rows = rows.project(home)
-        told += home_rows + project_rows
-        for when in range(EACH):
-            place, ((model, row), _) = rows.document(project)
-            told.append((model, {**row, "created_at": rows.BEGINNING + timedelta(minutes=when, seconds=number)}))
-        if number < 4:
-            given = (home, Role.ORG_MEMBER), (home, Role.ORG_MEMBER), (project, Role.PROJECT_VIEWER), (place, Role.DOCUMENT_VIEWER)
-            told += rows.grant(given[number][0], ASKER.actor, given[number][1])
-    return told
+def listings() -> Iterator[Listing]:
+    """Of every repository there is."""
+    for path in (ROOT / "app/resources").glob("*/repository.py"):
+        importlib.import_module(f"app.resources.{path.parent.name}.repository")
+    for repository in Repository.__subclasses__():
+        if hasattr(repository, "listing"):
+            yield repository.listing
 
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(as_role(database_url, OWNER)) as opened:  # whose plans are not about policies
-        await rows.write(opened, many_documents())
-        async with opened.open_read() as connection:
-            await connection.exec_driver_sql("ANALYZE")
-        yield opened
+CROWDED: set[type[Base]] = {*(listing.model for listing in listings()), Membership, GroupMember, UnsentTuple}
+TABLES = {model.__tablename__ for model in CROWDED}
 
 
-async def plan_of(database: Database, statement: Select[Any]) -> list[str]:
-    sent: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, *_rest: Any) -> None:
-        sent.append((text, parameters))
-
-    async with database.open_read() as connection:
-        event.listen(database.reader.sync_engine, "before_cursor_execute", note)
-        await connection.execute(statement, dict(ENGINE.asking(ASKER, now())))
-        event.remove(database.reader.sync_engine, "before_cursor_execute", note)
-        ((text, parameters),) = sent
-        if not database.is_sqlite:
-            await connection.exec_driver_sql("SET enable_seqscan = off")  # so few rows would be read whole otherwise
-        explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
-        return [str(row[-1]).strip() for row in await connection.exec_driver_sql(f"{explain} {text}", parameters)]
+def shapes(listing: Listing) -> Iterator[Shape]:
+    """Every order with every way of paging; every filter, alone and within a project."""
+    for sort in listing.sorts:
+        yield Shape((), sort, descending=True, size=21)
+        yield Shape((), sort, descending=False, size=21, is_after=True)
+        yield Shape((), sort, descending=False, size=21, is_numbered=True)
+    default, *_ = listing.sorts
+    scope = ("project_id",) if "project_id" in listing.filters else ()
+    for given in {tuple(sorted({name, *more})) for name in listing.filters for more in ((), scope)}:
+        yield Shape(given, default, descending=False, size=21)
+        yield Shape(given, default, descending=False, size=21, is_numbered=True)
 
 
-def listed(*columns: Any) -> Select[Any]:
-    return confine_to(select(*columns), Document, ENGINE.visible_rows(Document, Action.DOCUMENT_READ, ASKER))
+def lookups(listing: Listing) -> Iterator[tuple[str, Lookup]]:
+    """As anybody sees it, and as it is within one tenant."""
+    for shape in shapes(listing):
+        if listing.model in SCOPES:
+            visible = ENGINE.visible_rows(listing.model, Action.MEMBER_MANAGE, ASKER)
+            statement = listing.statement(shape, [visible]).execution_options(**{FILTERED: frozenset({listing.model.__tablename__})})
+            yield f"{listing.model.__tablename__} {shape}", Lookup(fence(statement, is_pinned=False))
+        yield f"{listing.model.__tablename__} of one tenant {shape}", Lookup(fence(listing.statement(shape, ()), is_pinned=True))
 
 
-async def test_a_list_is_found_by_index(database: Database) -> None:
-    plan = await plan_of(database, listed(Document.id).order_by(unindexed(Document.id)).limit(20))
-    assert any("MULTI-INDEX OR" in step or "BitmapOr" in step for step in plan), plan
-    assert not any(step.startswith("SCAN documents") or "Seq Scan on documents" in step for step in plan), plan
+def every_lookup() -> Iterator[tuple[str, Lookup]]:
+    for listing in listings():
+        yield from lookups(listing)
+    for key in KEYS.values():
+        yield f"check by {key}", locating(key, has_groups=True, tells_unsent=True)
 
 
-async def test_the_newest_of_a_list_are_read_from_the_end_of_an_index(database: Database) -> None:
-    plan = await plan_of(database, only_first(listed(Document.id), Document.id, NEWEST_FIRST, 5))
-    for column in ("organization_id", "project_id"):
-        index = f"ix_documents_{column}_created_at_id"
-        assert any(f"Index Only Scan Backward using {index}" in step or f"INDEX {index} ({column}=?)" in step for step in plan), plan
-    assert not any(step.startswith("SCAN documents") or "Seq Scan on documents" in step for step in plan), plan
+@pytest.fixture(scope="module")
+def crowded_url(postgres_url: str) -> Iterator[str]:
+    name = f"crowd_{uuid4().hex}"
+    asyncio.run(run_sql_on(postgres_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}"))
+    asyncio.run(seed_crowd(f"{postgres_url}/{name}", CROWDED))
+    yield f"{postgres_url}/{name}"
+    asyncio.run(run_sql_on(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-@pytest.mark.parametrize("before", [timedelta(days=1), timedelta(minutes=5)])
-@pytest.mark.parametrize("limit", [1, 7, 41, 200])
-async def test_the_first_rows_are_those_of_the_whole_list(database: Database, limit: int, before: timedelta) -> None:
-    asking = dict(ENGINE.asking(ASKER, now()))
-    statement = listed(Document.id, Document.created_at).where(Document.created_at < rows.BEGINNING + before)
-    async with database.open_read() as connection:
-        every = (await connection.execute(statement, asking)).all()
-        first = (await connection.execute(only_first(statement, Document.id, NEWEST_FIRST, limit), asking)).all()
-        third = (await connection.execute(only_first(statement, Document.id, NEWEST_FIRST, limit, 2 * limit), asking)).all()
-    assert len(every) == (3 * EACH + 1 if before > timedelta(hours=1) else 3 * 5)
-    newest_first = sorted(every, key=lambda row: (row.created_at, row.id), reverse=True)
-    assert first == newest_first[:limit]
-    assert third == newest_first[2 * limit : 3 * limit]
+class AnyValue(dict[str, Any]):
+    """Of every name that it is a parameter."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> None:
+        return None
+
+
+async def plans_of(url: str) -> dict[str, list[str]]:
+    """What reads a table of tenants from end to end, by statement: whatever the values, so the plans are the generic ones."""
+    found: dict[str, list[str]] = {}
+    async with open_database(url) as database:
+        connection = await asyncpg.connect(url, server_settings={"plan_cache_mode": "force_generic_plan", "jit": "off"})
+        await connection.execute(f"SELECT set_config('{SETTING}', '{{{uuid4().hex}}}', false)")
+        for number, (name, lookup) in enumerate(every_lookup()):
+            sent = lookup.compiled(database.reader.sync_engine.dialect, AnyValue())
+            await connection.execute(f"PREPARE asked{number} AS {sent.sql}")
+            given = f"({', '.join(['NULL'] * len(sent.arguments))})" if sent.arguments else ""
+            plan = [row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE asked{number}{given}")]
+            await connection.execute(f"DEALLOCATE asked{number}")
+            read = [table for step in plan for table in re.findall(r"Seq Scan on (\w+)", step) if table in TABLES]
+            if read:
+                found[name] = read
+        await connection.close()
+    return found
+
+
+@pytest.mark.parametrize("role", [APP, OWNER])  # with row-level security, and without
+async def test_no_list_total_or_check_reads_a_table_from_end_to_end(crowded_url: str, role: str) -> None:
+    assert await plans_of(as_role(crowded_url, role)) == {}
+
+
+async def test_nor_on_sqlite(sqlite_template: Path) -> None:
+    found: dict[str, list[str]] = {}
+    database = Database.from_url(f"sqlite:///{sqlite_template}")
+    connection = sqlite3.connect(sqlite_template)
+    connection.create_function("lower", 1, str.lower)
+    for name, lookup in every_lookup():
+        sent = lookup.compiled(database.reader.sync_engine.dialect, AnyValue())
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {sent.sql}", [None] * len(sent.arguments)).fetchall()
+        read = [table for *_, step in plan for table in re.findall(r"^SCAN (\w+)", step) if table in TABLES]
+        if read:
+            found[name] = read
+    connection.close()
+    await database.aclose()
+    assert found == {}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import event
 
 from app.db.confinement import Tenants
 from app.db.engine import Database
@@ -45,6 +46,32 @@ def asked(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
 
 def retold(caplog: pytest.LogCaptureFixture) -> int:
     return sum("sent again" in record.message for record in caplog.records)
+
+
+async def test_lists_are_looked_up_and_show_what_the_ordinary_way_shows(
+    service: Service, alice: Caller, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    organization, project = await new_place(alice)
+    document = await alice.new_document(project["id"], metadata='{"a": [1, null, "ü"]}')
+    execution = await new_execution(alice, project, confidence=0.25, tags=["a"])
+    await alice.post(f"/executions/{execution['id']}/events", {"name": "e"})
+    await new_call(alice, project["id"], metadata={"a": [1.5, None]})
+    await alice.post(f"/organizations/{organization['id']}/groups", {"group_id": "g", "name": "group"})
+    await key_of(service, alice, "ORGANIZATION", organization["id"], "ORG_OWNER")
+    lists = ["organizations", "projects", "documents", "document-versions", "api-calls", "executions", "audit-events"]
+    lists += [f"organizations/{organization['id']}/groups", f"executions/{execution['id']}/events"]
+    paths = [f"/{name}?{page}" for name in lists for page in ("limit=2", "size=1", "size=1&page=7", "limit=2&direction=desc")]
+    paths += [f"/api-keys?organization_id={organization['id']}", f"/documents/{document['id']}/versions", "/organizations/all"]
+    paths += [f"/memberships?resource_type=PROJECT&resource_id={project['id']}&effective=true", f"/projects/{project['id']}/api-calls"]
+    caplog.set_level(logging.INFO, "app.db.engine")
+    short = [(await alice.get(path)).json() for path in paths]
+    assert not retold(caplog)
+    event.listen(
+        database.reader.sync_engine, "before_cursor_execute", heard := lambda *_: None
+    )  # while somebody listens it is the ordinary way
+    assert [(await alice.get(path)).json() for path in paths] == short
+    event.remove(database.reader.sync_engine, "before_cursor_execute", heard)
+    assert all(body["items"] if isinstance(body, dict) and "page=7" not in path else body for path, body in zip(paths, short, strict=True))
 
 
 async def test_the_rows_are_those_of_the_ordinary_way(

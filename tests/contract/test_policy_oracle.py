@@ -12,7 +12,8 @@ from sqlalchemy import select
 from app.authz.tree import SCOPES
 from app.core.pagination import CursorPage, CursorRequest, decode_cursor
 from app.core.permissions import Action
-from app.db.repository import fetch_page
+from app.db.listing import Listing, equals
+from app.db.pages import fetch_page
 from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, Organization, Project
 from tests.support.engines import Candidate
 from tests.support.oracle import NARROW_KEY, PROFILE, Story, World, a_caller, a_story, identity_of, open_world
@@ -73,13 +74,12 @@ async def test_keyset_pages_are_the_list_the_oracle_shows(
             continue
         work = world.work(identity)
         await work.admit_everywhere(action)
-        columns: tuple[Any, ...] = (model.id, model.organization_id)
-        statement = work.only_visible(select(*columns), model)
-        statement = statement if home is None else statement.where(model.organization_id == home)
+        listing = Listing(model, {"tenant": model.organization_id}, {"organization_id": equals(model.organization_id)})
+        asked = {"organization_id": home} if home is not None else {}
         found: list[Any] = []
         request = CursorRequest(limit, "tenant", descending, None, "")
         while True:
-            page = await fetch_page(work.session, statement, request, {"tenant": model.organization_id}, model.id)
+            page = await fetch_page(work.session, listing, asked, request, work.only_visible)
             assert isinstance(page, CursorPage)
             found += [(row.organization_id, row.id) for row in page.items]
             if page.next_cursor is None:

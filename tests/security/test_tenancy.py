@@ -15,9 +15,12 @@ from app.audit.trail import Origin, Subject
 from app.authz.builtin import BuiltinPolicyEngine
 from app.core.actors import Actor, ActorType, Identity
 from app.core.events import AuditAction
+from app.core.pagination import CursorRequest, Page, PageRequest
 from app.core.permissions import Action, Role
 from app.db.base import Base
 from app.db.engine import Database
+from app.db.listing import Listing, equals
+from app.db.pages import fetch_page
 from app.db.tenancy import TenancyError
 from app.models import AuditEvent, Document, Membership, Organization, Project
 from app.unit_of_work import UnitOfWork, UnrecordedChangeError, WorkContext, open_system_work, open_work
@@ -47,6 +50,10 @@ NEVER: dict[str, Callable[[], Any]] = {
     "a union": lambda: union_all(select(Project.id), select(Document.id)),
     "nothing of any table": lambda: select(func.count()),
 }
+
+
+PROJECTS = Listing(Project, {"created_at": Project.created_at}, {"id": equals(Project.id)})
+PAGES = (CursorRequest(20, "created_at", descending=False, after=None, fingerprint=""), PageRequest(0, 20, "created_at", descending=False))
 
 
 @dataclass(frozen=True)
@@ -235,6 +242,29 @@ async def test_a_list_passes_only_statements_through_the_predicate(world: World)
         with pytest.raises(TenancyError):
             await work.session.execute(statement)
     await work.rollback()
+
+
+@pytest.mark.parametrize("is_read_only", [True, False])
+@pytest.mark.parametrize("request_", PAGES)
+async def test_a_page_passes_the_fence_whichever_way_it_goes(
+    world: World, request_: PageRequest | CursorRequest, *, is_read_only: bool
+) -> None:
+    for _ in range(2):  # the second finds the statements made
+        work = world.work(is_read_only=is_read_only)
+        with pytest.raises(TenancyError):
+            await fetch_page(work.session, PROJECTS, {}, request_)
+        await work.admit_everywhere(Action.PROJECT_READ)
+        with pytest.raises(TenancyError):
+            await fetch_page(work.session, PROJECTS, {}, request_)  # not made by only_visible
+        shown = await fetch_page(work.session, PROJECTS, {}, request_, work.only_visible)
+        assert [row.name for row in shown.items] == ["ours"]
+        await work.rollback()
+        pinned = world.work(pin=world.theirs.organization_id, is_read_only=is_read_only)
+        for given, names in ({}, ["theirs"]), ({"id": world.our_project.ref.id}, []), ({"id": world.their_project.ref.id}, ["theirs"]):
+            page = await fetch_page(pinned.session, PROJECTS, given, request_)
+            assert [row.name for row in page.items] == names
+            assert not isinstance(page, Page) or page.total == len(names)
+        await pinned.rollback()
 
 
 async def test_a_list_that_is_admitted_to_nothing_reads_nothing(world: World) -> None:

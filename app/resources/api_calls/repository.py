@@ -7,7 +7,8 @@ from sqlalchemy import Row, Select, select
 
 from app.core.errors import ConflictError, NotFoundError, PreconditionFailedError
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
-from app.db.repository import Repository, SortColumns, equal_to, wire_columns
+from app.db.listing import Listing, equals, wire_columns
+from app.db.repository import Repository
 from app.models import ApiCall
 from app.resources.api_calls.schemas import ENDS, MAY_FOLLOW, ApiCallListQuery, ApiCallStatus
 from app.unit_of_work import UnitOfWork
@@ -17,15 +18,27 @@ class ApiCallRepository(Repository):
     """Statements over ``api_calls``."""
 
     model = ApiCall
-    sort_columns: ClassVar[SortColumns] = {
-        "name": ApiCall.name,
-        "requested_at": ApiCall.requested_at,
-        "responded_at": ApiCall.responded_at,
-        "created_at": ApiCall.created_at,
-        "updated_at": ApiCall.updated_at,
-        "status": ApiCall.status,
-        "operation_key": ApiCall.operation_key,
-    }
+    listing: ClassVar[Listing] = Listing(
+        ApiCall,
+        {
+            "name": ApiCall.name,
+            "requested_at": ApiCall.requested_at,
+            "responded_at": ApiCall.responded_at,
+            "created_at": ApiCall.created_at,
+            "updated_at": ApiCall.updated_at,
+            "status": ApiCall.status,
+            "operation_key": ApiCall.operation_key,
+        },
+        {
+            "organization_id": equals(ApiCall.organization_id),
+            "project_id": equals(ApiCall.project_id),
+            "status": equals(ApiCall.status),
+            "operation_key": equals(ApiCall.operation_key),
+            "external_request_id": equals(ApiCall.external_request_id),
+            "idempotency_key": equals(ApiCall.idempotency_key),
+            "correlation_id": equals(ApiCall.correlation_id),
+        },
+    )
 
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
@@ -55,16 +68,6 @@ class ApiCallRepository(Repository):
         code = "already_ended" if ApiCallStatus(before) in ENDS else "status_not_allowed"
         raise ConflictError(f"The call is {before}: it cannot become {status or 'anything else'}.", code=code)
 
-    async def list_visible(self, query: ApiCallListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_visible(self, query: ApiCallListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The calls the actor was admitted to."""
-        exact = {
-            ApiCall.organization_id: query.organization_id,
-            ApiCall.project_id: query.project_id,
-            ApiCall.status: query.status,
-            ApiCall.operation_key: query.operation_key,
-            ApiCall.external_request_id: query.external_request_id,
-            ApiCall.idempotency_key: query.idempotency_key,
-            ApiCall.correlation_id: query.correlation_id,
-        }
-        statement = self._work.only_visible(select(*wire_columns(ApiCall)), ApiCall)
-        return await self.page(statement.where(*equal_to(exact)), request)
+        return await self.page(query.given(), request, self._work.only_visible)

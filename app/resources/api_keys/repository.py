@@ -8,7 +8,8 @@ from sqlalchemy import Row, delete, insert, or_, select, update
 
 from app.core.errors import NotFoundError
 from app.core.pagination import CursorPage, Page
-from app.db.repository import Repository, SortColumns, equal_to, wire_columns
+from app.db.listing import Listing, equals, wire_columns
+from app.db.repository import Repository
 from app.http.bounded import ArrayQuery
 from app.models import ApiKey, ApiKeySecret, Membership, Organization
 from app.resources.api_keys.schemas import ApiKeyListQuery
@@ -19,7 +20,16 @@ class ApiKeyRepository(Repository):
     """Statements over ``api_keys`` and ``api_key_secrets``."""
 
     model = ApiKey
-    sort_columns: ClassVar[SortColumns] = {"created_at": ApiKey.created_at}
+    listing: ClassVar[Listing] = Listing(
+        ApiKey,
+        {"created_at": ApiKey.created_at},
+        {
+            "organization_id": equals(ApiKey.organization_id),
+            "scope_type": equals(ApiKey.scope_type),
+            "scope_id": equals(ApiKey.scope_id),
+        },
+        ApiKey.deleted_at.is_(None),
+    )
 
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
@@ -92,9 +102,7 @@ class ApiKeyRepository(Repository):
         await self._session.execute(ended.values(expires_at=expires_at, updated_at=at, revision=ApiKey.revision + 1))
         await self.end_grants(key_ids, expires_at)
 
-    async def list_visible(self, query: ApiKeyListQuery) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_visible(self, query: ApiKeyListQuery) -> Page[Any] | CursorPage[Any]:
         """The keys whose scope's members the actor manages, oldest first."""
         request = query.request("created_at", list="api-keys", **query.model_dump(mode="json", exclude=set(ArrayQuery.model_fields)))
-        exact = {ApiKey.organization_id: query.organization_id, ApiKey.scope_type: query.scope_type, ApiKey.scope_id: query.scope_id}
-        statement = self._work.only_visible(select(*wire_columns(ApiKey)), ApiKey)
-        return await self.page(statement.where(*equal_to(exact), ApiKey.deleted_at.is_(None)), request)
+        return await self.page(query.given(), request, self._work.only_visible)

@@ -1,25 +1,57 @@
 """SQL of the audit trail."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import Row, String, cast, delete, or_, select
+from sqlalchemy import BindParameter, ColumnElement, String, bindparam, cast, delete, or_, select
 
 from app.audit.chain import ChainKeys
 from app.audit.pruning import Pruning
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
-from app.db.repository import Repository, SortColumns, contains, equal_to, wire_columns
+from app.db.listing import Filter, Listing, as_pattern, equals, like
+from app.db.repository import Repository, equal_to
 from app.models import AuditEvent, AuditRetention
 from app.resources.audit_events.schemas import AuditEventListQuery, PruneQuery
 from app.unit_of_work import UnitOfWork
+
+
+def _has_text(pattern: BindParameter[Any]) -> ColumnElement[bool]:
+    in_details = bindparam(f"{pattern.key}_in_details", type_=String())
+    texts = (like(column, pattern) for column in (AuditEvent.action, AuditEvent.actor_id))
+    return or_(*texts, like(cast(AuditEvent.details, String), in_details))
+
+
+def _patterns(name: str, text: str) -> Mapping[str, Any]:
+    as_written = json.dumps(text, ensure_ascii=False)[1:-1]  # as a text that has it is written in JSON
+    return {name: as_pattern(text), f"{name}_in_details": as_pattern(as_written)}
 
 
 class AuditEventRepository(Repository):
     """Selects over ``audit_events``."""
 
     model = AuditEvent
-    sort_columns: ClassVar[SortColumns] = {"occurred_at": AuditEvent.occurred_at, "action": AuditEvent.action}
+    listing: ClassVar[Listing] = Listing(
+        AuditEvent,
+        {"occurred_at": AuditEvent.occurred_at, "action": AuditEvent.action},
+        {
+            "organization_id": equals(AuditEvent.organization_id),
+            "project_id": equals(AuditEvent.project_id),
+            "action": equals(AuditEvent.action),
+            "outcome": equals(AuditEvent.outcome),
+            "actor_type": equals(AuditEvent.actor_type),
+            "actor_id": equals(AuditEvent.actor_id),
+            "resource_type": equals(AuditEvent.resource_type),
+            "resource_id": equals(AuditEvent.resource_id),
+            "correlation_id": equals(AuditEvent.correlation_id),
+            "ip": equals(AuditEvent.ip),
+            "on_behalf_of": equals(AuditEvent.on_behalf_of),
+            "text": Filter(_has_text, type_=String(), write=_patterns),
+            "occurred_from": Filter(lambda value: AuditEvent.occurred_at >= value, type_=AuditEvent.occurred_at.type),
+            "occurred_to": Filter(lambda value: AuditEvent.occurred_at <= value, type_=AuditEvent.occurred_at.type),
+        },
+    )
 
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
@@ -33,32 +65,9 @@ class AuditEventRepository(Repository):
             *([AuditEvent.occurred_at <= query.occurred_to] if query.occurred_to is not None else []),
         )
 
-    async def list_visible(self, query: AuditEventListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_visible(self, query: AuditEventListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The events of organizations and projects whose members the actor manages."""
-        exact = {
-            AuditEvent.organization_id: query.organization_id,
-            AuditEvent.project_id: query.project_id,
-            AuditEvent.action: query.action,
-            AuditEvent.outcome: query.outcome,
-            AuditEvent.actor_type: query.actor_type,
-            AuditEvent.actor_id: query.actor_id,
-            AuditEvent.resource_type: query.resource_type,
-            AuditEvent.resource_id: query.resource_id,
-            AuditEvent.correlation_id: query.correlation_id,
-            AuditEvent.ip: query.ip,
-            AuditEvent.on_behalf_of: query.on_behalf_of,
-        }
-        statement = self._work.only_visible(select(*wire_columns(AuditEvent)), AuditEvent)
-        statement = statement.where(*equal_to(exact))
-        if query.text is not None:
-            in_json = json.dumps(query.text, ensure_ascii=False)[1:-1]  # as a text that has it is written there
-            found = contains(cast(AuditEvent.details, String), in_json)
-            statement = statement.where(or_(*(contains(column, query.text) for column in (AuditEvent.action, AuditEvent.actor_id)), found))
-        if query.occurred_from is not None:
-            statement = statement.where(AuditEvent.occurred_at >= query.occurred_from)
-        if query.occurred_to is not None:
-            statement = statement.where(AuditEvent.occurred_at <= query.occurred_to)
-        return await self.page(statement, request)
+        return await self.page(query.given(), request, self._work.only_visible)
 
 
 class AuditRetentionRepository(Repository):

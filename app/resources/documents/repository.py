@@ -7,7 +7,8 @@ from sqlalchemy import Row, Select, select
 
 from app.core.errors import AppError, ConflictError
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
-from app.db.repository import Repository, SortColumns, contains, wire_columns
+from app.db.listing import Listing, contains, equals, wire_columns
+from app.db.repository import Repository
 from app.models import Document, DocumentVersion
 from app.resources.documents.schemas import DocumentListQuery, VersionListQuery
 from app.unit_of_work import UnitOfWork
@@ -17,40 +18,45 @@ class DocumentRepository(Repository):
     """Statements over ``documents``."""
 
     model = Document
-    sort_columns: ClassVar[SortColumns] = {
-        "name": Document.name,
-        "created_at": Document.created_at,
-        "updated_at": Document.updated_at,
-        "size_bytes": Document.size_bytes,
-    }
+    listing: ClassVar[Listing] = Listing(
+        Document,
+        {"name": Document.name, "created_at": Document.created_at, "updated_at": Document.updated_at, "size_bytes": Document.size_bytes},
+        {
+            "organization_id": equals(Document.organization_id),
+            "project_id": equals(Document.project_id),
+            "name_contains": contains(Document.name),
+            "media_type": equals(Document.media_type),
+        },
+    )
 
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
         self._work = work
 
-    async def list_visible(self, query: DocumentListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_visible(self, query: DocumentListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The documents the actor was admitted to."""
-        statement = self._work.only_visible(select(*wire_columns(Document)), Document)
-        if query.organization_id is not None:
-            statement = statement.where(Document.organization_id == query.organization_id)
-        if query.project_id is not None:
-            statement = statement.where(Document.project_id == query.project_id)
-        if query.name_contains is not None:
-            statement = statement.where(contains(Document.name, query.name_contains))
-        if query.media_type is not None:
-            statement = statement.where(Document.media_type == query.media_type)
-        return await self.page(statement, request)
+        return await self.page(query.given(), request, self._work.only_visible)
 
 
 class VersionRepository(Repository):
     """Statements over ``document_versions``."""
 
     model = DocumentVersion
-    sort_columns: ClassVar[SortColumns] = {
-        "version_number": DocumentVersion.version_number,
-        "version_name": DocumentVersion.version_name,
-        "created_at": DocumentVersion.created_at,
-    }
+    listing: ClassVar[Listing] = Listing(
+        DocumentVersion,
+        {
+            "version_number": DocumentVersion.version_number,
+            "version_name": DocumentVersion.version_name,
+            "created_at": DocumentVersion.created_at,
+        },
+        {
+            "organization_id": equals(DocumentVersion.organization_id),
+            "project_id": equals(DocumentVersion.project_id),
+            "document_id": equals(DocumentVersion.document_id),
+            "version_name": equals(DocumentVersion.version_name),
+            "name_contains": contains(DocumentVersion.name),
+        },
+    )
 
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
@@ -69,20 +75,9 @@ class VersionRepository(Repository):
         statement = select(DocumentVersion.storage_uri).where(DocumentVersion.document_id == document_id)
         return list((await self._session.execute(statement)).scalars())
 
-    async def list_visible(self, query: VersionListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_visible(self, query: VersionListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The versions the actor was admitted to."""
-        statement = self._work.only_visible(select(*wire_columns(DocumentVersion)), DocumentVersion)
-        if query.organization_id is not None:
-            statement = statement.where(DocumentVersion.organization_id == query.organization_id)
-        if query.project_id is not None:
-            statement = statement.where(DocumentVersion.project_id == query.project_id)
-        if query.document_id is not None:
-            statement = statement.where(DocumentVersion.document_id == query.document_id)
-        if query.version_name is not None:
-            statement = statement.where(DocumentVersion.version_name == query.version_name)
-        if query.name_contains is not None:
-            statement = statement.where(contains(DocumentVersion.name, query.name_contains))
-        return await self.page(statement, request)
+        return await self.page(query.given(), request, self._work.only_visible)
 
     def conflict(self, constraint: str | None) -> AppError:
         """See ``Repository.conflict``."""

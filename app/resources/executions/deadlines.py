@@ -4,7 +4,7 @@ from sqlalchemy import select, update
 
 from app.core.clock import now
 from app.core.events import AuditAction
-from app.db.repository import wire_columns
+from app.db.listing import wire_columns
 from app.models import Execution
 from app.resources.executions.schemas import ExecutionStatus
 from app.resources.executions.subjects import subject_of

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Uuid, cast, exists, func, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Row, String, Uuid, cast, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.authz.tree import KEYS
@@ -15,7 +15,8 @@ from app.core.errors import NotFoundError, PreconditionFailedError
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.core.resources import ResourceRef, ResourceType
 from app.db.functions import each_array, each_text, each_text_in, json_at, moment_at, text_at, written_json, written_moment
-from app.db.repository import Repository, SortColumns, equal_to, violated_constraint, wire_columns
+from app.db.listing import Filter, Listing, equals, wire_columns
+from app.db.repository import Repository, violated_constraint
 from app.models import Execution, ExecutionEvent
 from app.resources.executions.lifecycle import require_running
 from app.resources.executions.schemas import ExecutionListQuery, ExecutionStatus
@@ -36,6 +37,11 @@ _INSERT: Final = insert(Execution).execution_options(render_nulls=True)
 _ASKED: Final = select(cast(each_text("asked").c.value, Uuid()))
 
 
+def _has_tag(tag: BindParameter[Any]) -> ColumnElement[bool]:
+    tags = each_text_in(Execution.tags)
+    return exists(select(tags.c.value).where(tags.c.value == tag))
+
+
 def _asking(ids: Collection[UUID]) -> dict[str, str]:
     return {"asked": json.dumps([id_.hex for id_ in ids])}
 
@@ -49,12 +55,29 @@ class ExecutionRepository(Repository):
     """Statements over ``executions``."""
 
     model = Execution
-    sort_columns: ClassVar[SortColumns] = {
-        "started_at": Execution.started_at,
-        "ended_at": Execution.ended_at,
-        "operation": Execution.operation,
-        "status": Execution.status,
-    }
+    listing: ClassVar[Listing] = Listing(
+        Execution,
+        {
+            "started_at": Execution.started_at,
+            "ended_at": Execution.ended_at,
+            "operation": Execution.operation,
+            "status": Execution.status,
+        },
+        {
+            "organization_id": equals(Execution.organization_id),
+            "project_id": equals(Execution.project_id),
+            "status": equals(Execution.status),
+            "target_resource_type": equals(Execution.target_type),
+            "correlation_id": equals(Execution.correlation_id),
+            "parent_execution_id": equals(Execution.parent_execution_id),
+            "operation": equals(Execution.operation),
+            "model_provider": equals(Execution.model_provider),
+            "model_name": equals(Execution.model_name),
+            "kind": equals(Execution.kind),
+            "session_id": equals(Execution.session_id),
+            "tag": Filter(_has_tag, type_=String()),
+        },
+    )
 
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
@@ -146,34 +169,19 @@ class ExecutionRepository(Repository):
         rows: Sequence[Row[Any]] = (await self._session.execute(statement.order_by(Execution.started_at, Execution.id).limit(limit))).all()
         return rows
 
-    async def list_visible(self, query: ExecutionListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_visible(self, query: ExecutionListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The executions the actor was admitted to."""
-        exact = {
-            Execution.organization_id: query.organization_id,
-            Execution.project_id: query.project_id,
-            Execution.status: query.status,
-            Execution.target_type: query.target_resource_type,
-            Execution.correlation_id: query.correlation_id,
-            Execution.parent_execution_id: query.parent_execution_id,
-            Execution.operation: query.operation,
-            Execution.model_provider: query.model_provider,
-            Execution.model_name: query.model_name,
-            Execution.kind: query.kind,
-            Execution.session_id: query.session_id,
-        }
-        statement = self._work.only_visible(select(*wire_columns(Execution)), Execution).where(*equal_to(exact))
-        if query.tag is not None:
-            tags = each_text_in(Execution.tags)
-            statement = statement.where(exists(select(tags.c.value).where(tags.c.value == query.tag)))
-        return await self.page(statement, request)
+        return await self.page(query.given(), request, self._work.only_visible)
 
 
 class ExecutionEventRepository(Repository):
     """Statements over ``execution_events``."""
 
     model = ExecutionEvent
-    sort_columns: ClassVar[SortColumns] = {"occurred_at": ExecutionEvent.occurred_at}
+    listing: ClassVar[Listing] = Listing(
+        ExecutionEvent, {"occurred_at": ExecutionEvent.occurred_at}, {"execution_id": equals(ExecutionEvent.execution_id)}
+    )
 
-    async def list_of(self, execution_id: UUID, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_of(self, execution_id: UUID, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The events of one execution."""
-        return await self.page(select(*wire_columns(ExecutionEvent)).where(ExecutionEvent.execution_id == execution_id), request)
+        return await self.page({"execution_id": execution_id}, request)

@@ -12,7 +12,8 @@ from app.core.errors import AppError, ConflictError, NotFoundError
 from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
-from app.db.repository import Repository, SortColumns, contains, violated_constraint, wire_columns
+from app.db.listing import Listing, contains, wire_columns
+from app.db.repository import Repository, violated_constraint
 from app.http.bounded import ArrayQuery
 from app.models import Group, GroupMember, Membership
 from app.resources.groups.schemas import GroupListQuery
@@ -23,7 +24,11 @@ class GroupRepository(Repository):
     """Statements over ``groups`` and ``group_members``. A group's key is its organization, to which the session is pinned, and its id."""
 
     model = Group
-    sort_columns: ClassVar[SortColumns] = {"group_id": Group.group_id, "name": Group.name, "created_at": Group.created_at}
+    listing: ClassVar[Listing] = Listing(
+        Group,
+        {"group_id": Group.group_id, "name": Group.name, "created_at": Group.created_at},
+        {"name_contains": contains(Group.name)},
+    )
 
     def __init__(self, work: UnitOfWork) -> None:
         super().__init__(work.session)
@@ -34,12 +39,9 @@ class GroupRepository(Repository):
         held = select(Group.id).where(Group.group_id == group_id).with_for_update(read=True, key_share=True)
         return (await self._session.execute(held)).one_or_none() is not None
 
-    async def list_all(self, query: GroupListQuery, request: PageRequest | CursorRequest) -> Page[Row[Any]] | CursorPage[Row[Any]]:
+    async def list_all(self, query: GroupListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The groups of the organization."""
-        statement = select(*wire_columns(Group))
-        if query.name_contains is not None:
-            statement = statement.where(contains(Group.name, query.name_contains))
-        return await self.page(statement, request)
+        return await self.page(query.given(), request)
 
     async def remove(self, group: Row[Any], expected_revision: int | None) -> None:
         """Remove a group, its members, its place in other groups, and what was granted to it.
