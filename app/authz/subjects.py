@@ -60,7 +60,7 @@ def asking_actor(slot: str) -> tuple[ColumnElement[str], ColumnElement[str]]:
 
 def token_groups(slot: str, *also: ColumnElement[Any]) -> Select[Any]:
     """The groups that the token of a slot's asker names, a row each, with other columns beside them."""
-    return select(GROUP, cast(each_text(f"{slot}_groups").c.value, String), *also)
+    return select(GROUP.label("subject_type"), cast(each_text(f"{slot}_groups").c.value, String), *also)
 
 
 def tenant_of_token_groups(slot: str) -> ColumnElement[UUID]:

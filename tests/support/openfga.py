@@ -86,6 +86,7 @@ class OpenFGAServer:
         """Let it answer nothing, with its connections open (SIGSTOP)."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""

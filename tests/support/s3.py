@@ -145,6 +145,7 @@ class S3Server:
         """It takes connections and does not answer."""
         for process in self._processes:
             process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         for process in self._processes:
