@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -25,12 +24,9 @@ from app.audit.retention import RetentionRules
 from app.authn.api_keys import KeyVerifier
 from app.authn.bearer import KeyOrTokenVerifier
 from app.authn.guesses import GuessLimiter
-from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver, ChainedActorResolver, load_resolver
 from app.authz.builtin import BuiltinPolicyEngine
-from app.authz.openfga import OpenFGAPolicyEngine
-from app.authz.openfga_client import OpenFGAClient
 from app.authz.outbox import Outbox
 from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStore, BlobStoreError
@@ -49,7 +45,7 @@ from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
 from app.http.problems import handle_error
 from app.http.protections import cors_options
-from app.http.routes import ACTIONS, OPEN_BECAUSE
+from app.http.routes import require_guards
 from app.http.routing import RouteIndex
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
@@ -68,15 +64,13 @@ from app.settings import (
 from app.unit_of_work import WorkContext
 
 if TYPE_CHECKING:
+    from app.authn.jwt import JwtVerifier
+    from app.authz.openfga_client import OpenFGAClient
     from app.observability.exporting import Tracing
 
 _log = logging.getLogger(__name__)
 
 BREAK_OFF_SECONDS: Final = 5.0  # for requests that were broken off to undo what they began
-
-
-class UnguardedRouteError(RuntimeError):
-    """A route names neither an action nor a reason to be open."""
 
 
 def make_database(settings: Settings) -> Database:
@@ -153,12 +147,14 @@ def make_store(settings: Settings) -> BlobStore:
     return S3BlobStore(options)
 
 
-def make_openfga_client(settings: Settings, *, needs_store: bool = True) -> OpenFGAClient:
+def make_openfga_client(settings: Settings, *, needs_store: bool = True) -> "OpenFGAClient":
     """A client of the OpenFGA server and store the settings name; opens no connection yet.
 
     Raises:
         SettingsError: they name no store, and one is needed.
     """
+    from app.authz.openfga_client import OpenFGAClient  # noqa: PLC0415 - its library, for those who have such a server
+
     openfga = settings.authz.openfga
     if needs_store and not openfga.store_id:
         raise SettingsError("SAASBASE_AUTHZ__OPENFGA__STORE_ID: is empty; 'saasbase authz setup' makes a store and prints its id")
@@ -237,7 +233,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     if tracing is not None:
         trace_statements(runtime.context.database, tracing.provider.get_tracer("saasbase"))
     routes = [route for resource in RESOURCES for route in resource.build(settings.web.base_path)] if settings.web.enabled else []
-    _require_guards(routes)
+    require_guards(routes)
     sweep_min_age = timedelta(seconds=settings.storage.sweep_min_age_seconds)
     limiter = runtime.limits.limiter if runtime.limits is not None else None
     plan = JobPlan(sweep_min_age, settings.storage.sweep_interval_seconds, runtime.retention, limiter)
@@ -343,7 +339,7 @@ def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None
     database = make_database(settings)
     pepper = settings.api_keys.pepper.get_secret_value().encode()
     keys = KeyVerifier(database, pepper)
-    tokens = JwtVerifier(settings.jwt.issuers, settings.jwt.algorithms, settings.jwt.leeway_seconds) if settings.jwt.issuers else None
+    tokens = _make_tokens(settings)
     guarded = GuessLimiter(keys) if settings.api_keys.guess_limit else keys  # signatures of tokens cannot be guessed
     bearer = KeyOrTokenVerifier(guarded, tokens) if tokens is not None else guarded
     return Runtime(
@@ -362,6 +358,14 @@ def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None
         limits=_make_limits(settings, database),
         may_create_organizations=settings.organizations.creation is OrganizationCreation.AUTHENTICATED,
     )
+
+
+def _make_tokens(settings: Settings) -> "JwtVerifier | None":
+    if not settings.jwt.issuers:
+        return None
+    from app.authn.jwt import JwtVerifier  # noqa: PLC0415 - its libraries take 13 MiB
+
+    return JwtVerifier(settings.jwt.issuers, settings.jwt.algorithms, settings.jwt.leeway_seconds)
 
 
 def _make_limits(settings: Settings, database: Database) -> RequestLimits | None:
@@ -384,14 +388,8 @@ async def close_runtime(runtime: Runtime) -> None:
 def _make_context(settings: Settings, database: Database) -> WorkContext:
     if settings.authz.engine is AuthorizationEngine.BUILTIN:
         return WorkContext(database, BuiltinPolicyEngine(), DeniedAttempts())
+    from app.authz.openfga import OpenFGAPolicyEngine  # noqa: PLC0415 - see make_openfga_client
+
     client = make_openfga_client(settings)
     policy = OpenFGAPolicyEngine(client, falls_back=settings.authz.fallback is AuthorizationFallback.SQL)
     return WorkContext(database, policy, DeniedAttempts(), Outbox(database, client))
-
-
-def _require_guards(routes: list[APIRoute]) -> None:
-    for route in routes:
-        declared = route.openapi_extra or {}
-        is_guarded = bool(declared.get(ACTIONS)) and bool(route.dependencies)
-        if not is_guarded and not declared.get(OPEN_BECAUSE, "").strip():
-            raise UnguardedRouteError(f"{route.methods} {route.path}")

@@ -17,7 +17,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.authz.builtin import HAS_UNSENT, BuiltinPolicyEngine
 from app.authz.engine import Located
 from app.authz.model import relation_of
-from app.authz.openfga_client import MAX_CONTEXTUAL_TUPLES, OpenFGAClient, OpenFGAError, TooDeepError
+from app.authz.openfga_client import OpenFGAClient
+from app.authz.openfga_terms import MAX_CONTEXTUAL_TUPLES, OpenFGAError, TooDeepError
 from app.authz.tree import SCOPES
 from app.authz.tuples import MEMBER, TupleKey, group_object, object_of, parents_of, user_of
 from app.core.actors import Asker

@@ -10,27 +10,13 @@ from typing import Any, Final
 
 import httpx
 
+from app.authz.openfga_terms import OpenFGADownError, OpenFGAError, TooDeepError
 from app.authz.tuples import CURRENT_TIME, RelationshipTuple, TupleKey, key_json, to_time
 
-MAX_CHECKS: Final = 50
-MAX_CONTEXTUAL_TUPLES: Final = 100
-MAX_WRITES: Final = 100
 PAGE_SIZE: Final = 100
 _TOO_DEEP: Final = "authorization_model_resolution_too_complex"
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERRORS: Final = 500
-
-
-class OpenFGAError(Exception):
-    """The server refused a request: a fault of the configuration or of this service."""
-
-
-class OpenFGADownError(OpenFGAError):
-    """It does not answer, not in time, or not with an answer."""
-
-
-class TooDeepError(OpenFGAError):
-    """Groups are nested deeper than the server follows."""
 
 
 class CircuitBreaker:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from sqlalchemy import Delete, Row, Table, Update, delete, event, func, insert, select
@@ -17,12 +17,15 @@ from sqlalchemy.engine import Result
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from app.authz.openfga_client import MAX_WRITES, OpenFGAClient, OpenFGADownError, OpenFGAError
+from app.authz.openfga_terms import MAX_WRITES, OpenFGADownError, OpenFGAError
 from app.authz.tuples import TUPLE_OF, RelationshipTuple, TupleKey
 from app.core.clock import now
 from app.db.engine import Database
 from app.db.tenancy import TenantSession
 from app.models import UnsentTuple
+
+if TYPE_CHECKING:
+    from app.authz.openfga_client import OpenFGAClient
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ _LOCK: Final = 1_907_264_551
 class Outbox:
     """Sends what is written down, organization by organization, in order. Any number of processes may send at once."""
 
-    def __init__(self, database: Database, client: OpenFGAClient) -> None:
+    def __init__(self, database: Database, client: "OpenFGAClient") -> None:
         self._database = database.for_jobs  # what concerns every tenant is read by who sees every tenant
         self._client = client
         self._awake = asyncio.Event()

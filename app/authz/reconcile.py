@@ -11,7 +11,8 @@ from sqlalchemy import Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.authz.model import is_same_model, make_model
-from app.authz.openfga_client import MAX_WRITES, OpenFGAClient
+from app.authz.openfga_client import OpenFGAClient
+from app.authz.openfga_terms import MAX_WRITES
 from app.authz.outbox import DELETE, WRITE, Outbox, unsent_rows
 from app.authz.tree import KEYS
 from app.authz.tuples import GROUP, TUPLE_OF, RelationshipTuple, TupleKey

@@ -34,7 +34,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     from alembic.util import CommandError as MigrationError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from app.authz.openfga_client import OpenFGAError
+    from app.authz.openfga_terms import OpenFGAError
     from app.blobs.store import BlobStoreError
     from app.core.errors import AppError
     from app.db.migrations import SchemaVersionError

@@ -1,6 +1,6 @@
 """How a resource declares its routes: an action and a target on each, or a reason why none is needed."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import wraps
 from inspect import cleandoc, getdoc
 from typing import Any, Final, TypeVar
@@ -39,6 +39,10 @@ _PROBLEMS: Final = {
 }
 _ALWAYS: Final = (400, 401, 422, 429, 503)
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class UnguardedRouteError(RuntimeError):
+    """A route names neither an action nor a reason to be open."""
 
 
 class Routes:
@@ -130,6 +134,19 @@ class Routes:
             return endpoint
 
         return declare
+
+
+def require_guards(routes: Iterable[APIRoute]) -> None:
+    """Refuse routes that could be reached by who may not.
+
+    Raises:
+        UnguardedRouteError: there is one.
+    """
+    for route in routes:
+        declared = route.openapi_extra or {}
+        is_guarded = bool(declared.get(ACTIONS)) and bool(route.dependencies)
+        if not is_guarded and not declared.get(OPEN_BECAUSE, "").strip():
+            raise UnguardedRouteError(f"{route.methods} {route.path}")
 
 
 def _represented(endpoint: Call, status_code: int, base_path: str) -> Call:

@@ -1,19 +1,22 @@
 """What a running service consists of, built once by ``main`` and reached from every request."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
 from app.audit.chain import ChainKeys
 from app.audit.retention import RetentionRules
 from app.authn.api_keys import KeyUses
-from app.authn.jwt import JwtVerifier
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver
 from app.blobs.store import BlobStore
 from app.http.limits import RequestLimits
 from app.http.traffic import Traffic
 from app.unit_of_work import WorkContext
+
+if TYPE_CHECKING:
+    from app.authn.jwt import JwtVerifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Runtime:
     context: WorkContext
     store: BlobStore
     resolver: ActorResolver
-    tokens: JwtVerifier | None
+    tokens: "JwtVerifier | None"
     key_uses: KeyUses
     pepper: bytes = field(repr=False)
     chain_keys: ChainKeys

@@ -7,9 +7,8 @@ import pytest
 from app.api import RESOURCES
 from app.core.permissions import Action
 from app.http.guards import guard
-from app.http.routes import ACTIONS, OPEN_BECAUSE, Routes
+from app.http.routes import ACTIONS, OPEN_BECAUSE, Routes, UnguardedRouteError
 from app.http.targets import everything, the_project
-from app.main import UnguardedRouteError
 from tests.support.application import make_app
 
 Declare = dict[str, Any]

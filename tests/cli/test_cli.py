@@ -186,11 +186,17 @@ def test_an_s3_that_cannot_be_used_stops_with_one_line(name: str, rclone_server:
     assert_refused(ended, "documents cannot be stored", advice)
 
 
-def test_the_library_for_s3_is_loaded_only_with_a_bucket(tmp_path: Path) -> None:
-    code = "import sys; from app.main import create_app; create_app(); print('botocore' in sys.modules)"
+ISSUER = {"SAASBASE_JWT__ISSUERS": '[{"issuer": "https://a.example", "audience": "saasbase", "jwks_url": "https://a.example/keys"}]'}
+OPENFGA = {"SAASBASE_AUTHZ__ENGINE": "openfga", "SAASBASE_AUTHZ__OPENFGA__STORE_ID": "store"}
+BUCKET = {"SAASBASE_STORAGE__S3__BUCKET": "documents"}
+
+
+@pytest.mark.parametrize(("library", "needed_by"), [("botocore", BUCKET), ("jwt", ISSUER), ("httpx", ISSUER), ("httpx", OPENFGA)])
+def test_a_library_is_loaded_only_where_it_is_needed(library: str, needed_by: dict[str, str], tmp_path: Path) -> None:
+    code = f"import sys; from app.main import create_app; create_app(); print('{library}' in sys.modules)"
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAASBASE_DB_URL": f"sqlite:///{tmp_path}/x.db"}
-    for given, expected in [({}, "False"), ({"SAASBASE_STORAGE__S3__BUCKET": "documents"}, "True")]:
+    for given, expected in [({}, "False"), (needed_by, "True")]:
         ended = subprocess.run(command, env={**environment, **given}, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert ended.stdout.strip() == expected
 

@@ -57,4 +57,5 @@ def test_a_terminal_shows_what_was_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("level", "shown"), [("INFO", True), ("WARNING", False)])
 def test_the_level_decides_what_is_written(tmp_path: Path, level: str, shown: bool) -> None:
     with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, SAASBASE_LOG__LEVEL=level, SAASBASE_LOG__FORMAT="console") as server:
+        server.stop()  # the line is written when the answer has been sent
         assert ("GET /readyz 200" in server.log) is shown

@@ -9,7 +9,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.authz.openfga_client import CircuitBreaker, OpenFGAClient, OpenFGADownError, OpenFGAError
+from app.authz.openfga_client import CircuitBreaker, OpenFGAClient
+from app.authz.openfga_terms import OpenFGADownError, OpenFGAError
 from app.authz.reconcile import reconcile
 from tests.conftest import Caller, Service, open_service
 from tests.openfga.conftest import openfga_settings

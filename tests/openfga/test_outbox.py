@@ -11,7 +11,8 @@ from sqlalchemy import delete, update
 
 from app.audit.trail import Subject
 from app.authz.memberships import MembershipRepository
-from app.authz.openfga_client import OpenFGAClient, OpenFGADownError
+from app.authz.openfga_client import OpenFGAClient
+from app.authz.openfga_terms import OpenFGADownError
 from app.authz.outbox import Outbox
 from app.authz.tuples import RelationshipTuple, TupleKey
 from app.core.actors import Actor, ActorType
