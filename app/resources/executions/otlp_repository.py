@@ -9,7 +9,7 @@ from sqlalchemy import Uuid, case, cast, select, tuple_, update
 
 from app.core.clock import now
 from app.core.errors import NotFoundError
-from app.db.functions import each_array, text_at
+from app.db.functions import each_array, text_at, unindexed
 from app.models import Execution, Organization
 from app.resources.executions.otlp_forest import Grafted, SpanKey, Stored, Waiting
 from app.resources.executions.repository import ExecutionRepository
@@ -53,7 +53,7 @@ class SpanRepository(ExecutionRepository):
             tuple_(Execution.trace_id, Execution.parent_span_id).in_(_ASKED),
             Execution.parent_span_id.is_not(None),  # says to the database that its partial index will do
             Execution.parent_execution_id.is_(None),
-            Execution.project_id == project_id,
+            unindexed(Execution.project_id) == project_id,  # else SQLite would read the whole project
         )
         rows = await self._session.execute(statement, {"asked": json.dumps(list(keys))})
         return [Waiting(row.id, SpanKey(row.trace_id, row.parent_span_id)) for row in rows]
