@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from socket import socket
 from types import FrameType
 from typing import Any, Final
 
@@ -58,7 +59,26 @@ class Stoppable:
 
 
 class Supervisor(Multiprocess):
-    """Starts the workers, and stops them together."""
+    """Starts the workers, replaces those that die, and stops them together."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
+        super().__init__(config, sockets)
+        _ignore_hangups()  # the workers inherit it, so they do so from their first moment; uvicorn has just set a handler
+
+    def init_processes(self) -> None:
+        """Start them."""
+        super().init_processes()
+        self._leave_their_ends()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace those that have died."""
+        super().keep_subprocess_alive()
+        self._leave_their_ends()
+
+    def _leave_their_ends(self) -> None:
+        """Only who holds a pipe's other end alone is told when it breaks: else a worker that dies before it answers is waited for."""
+        for worker in self.processes:
+            worker.child_conn.close()
 
     def terminate_all(self) -> None:
         """Tell the workers to stop; the socket is closed when the last of them has closed it."""
@@ -79,17 +99,15 @@ class Supervisor(Multiprocess):
         super().join_all()
 
     def handle_hup(self) -> None:
-        """Nothing is read anew; but when a terminal is closed, what was started there ends."""
-        if _has_terminal():
-            self.handle_term()
+        """The terminal was closed in which all this was started."""
+        self.handle_term()
 
 
 def run_server(config: uvicorn.Config) -> None:
     """Serve until a signal ends it."""
     # uvicorn ends in order and then raises the signal once more, which would make an ordinary stop look like a crash.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    if not _has_terminal():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _ignore_hangups()
     if config.workers > 1:
         Supervisor(config, sockets=[config.bind_socket()]).run()
         return
@@ -102,5 +120,7 @@ def run_server(config: uvicorn.Config) -> None:
         sys.exit(FAILED_TO_START)
 
 
-def _has_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
+def _ignore_hangups() -> None:
+    """But when a terminal is closed, what was started there ends."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 """How the service ends: it says so first, finishes what is under way within its limit, and leaves nothing half done."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +107,11 @@ def documents_of(server: Server, project: str) -> Any:
     return httpx.get(f"{server.url}/api/projects/{project}/documents", headers=ALICE).raise_for_status().json()
 
 
+def workers_started(server: Server) -> list[int]:
+    """Their process ids, those of replaced ones too."""
+    return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", server.log)]
+
+
 def files_below(folder: Path) -> list[Path]:
     return [path for path in (folder / "documents").rglob("*") if path.is_file()]
 
@@ -191,8 +197,22 @@ def test_workers_told_by_their_parent_and_by_who_runs_it_still_end_in_order(data
 
 def test_sighup_changes_nothing(database: str, tmp_path: Path, workers: int) -> None:
     with run_server(database, tmp_path, workers=workers) as server:
-        os.killpg(server.process.pid, signal.SIGHUP)
-        time.sleep(1)
+        for _ in range(20):  # the second worker is still starting
+            os.killpg(server.process.pid, signal.SIGHUP)
+            time.sleep(0.1)
+        wait_until(lambda: len(workers_started(server)) >= workers)
+        assert "died" not in server.log
         assert httpx.get(f"{server.url}/readyz").status_code == 200
         assert "Traceback" not in server.log
+        assert server.stop() == 0
+
+
+def test_a_worker_killed_before_it_could_answer_its_parent_is_replaced_at_once(database: str, tmp_path: Path) -> None:
+    with run_server(database, tmp_path, workers=2) as server:
+        wait_until(lambda: len(workers_started(server)) == 2)
+        pid = workers_started(server)[0]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.5)  # now it has been asked whether it lives
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(workers_started(server)) == 3)
         assert server.stop() == 0
