@@ -38,7 +38,6 @@ _PROBLEMS: Final = {
     507: "The store has no room for the content",
 }
 _ALWAYS: Final = (400, 401, 422, 429, 503)
-_CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class UnguardedRouteError(RuntimeError):

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import MAX_ENUM, Base, Json, Recorded, TenantOwned, Timestamp
 
-MAX_KEY = 255
 MAX_DIGEST = 64
 
 
