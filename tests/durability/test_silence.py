@@ -162,6 +162,18 @@ async def ask_everything(caller: Caller, project: str) -> list[httpx.Response]:
     return list(await asyncio.gather(*asked))
 
 
+@asynccontextmanager
+async def behind_a_proxy(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[Proxy, Server, Caller, str]]:
+    """A service whose database can be made to fall silent, a caller of it, and a project of theirs."""
+    async with (
+        between(database_url) as (proxy, url),
+        serving(url, tmp_path, **SETTINGS) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        alice = Caller(client, {"X-SaaSBase-Actor": "user:alice"})
+        yield proxy, server, alice, (await alice.new_project((await alice.new_organization())["id"]))["id"]
+
+
 async def failed_jobs(server: Server) -> dict[str, float]:
     async with httpx.AsyncClient() as client:
         samples = read_samples(await client.get(f"{server.url}/metrics"))
@@ -169,21 +181,15 @@ async def failed_jobs(server: Server) -> dict[str, float]:
 
 
 async def test_every_request_is_answered_in_time_and_jobs_go_on(database_url: str, tmp_path: Path) -> None:
-    async with (
-        between(database_url) as (proxy, url),
-        serving(url, tmp_path, **SETTINGS) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
-    ):
-        alice = Caller(client, {"X-SaaSBase-Actor": "user:alice"})
-        project = (await alice.new_project((await alice.new_organization())["id"]))["id"]
+    async with behind_a_proxy(database_url, tmp_path) as (proxy, server, alice, project):
         proxy.fall_silent()
         for _ in range(2):
             with in_time():
                 answers = await ask_everything(alice, project)
             assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "database_unavailable")}
             assert {answer.headers["retry-after"] for answer in answers} == {"1"}
-        assert (await client.get("/livez")).status_code == 200
-        assert (await client.get("/readyz")).status_code == 503
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            assert [(await client.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 503]
         assert 'saasbase_job_failures_total{name="audit_chain"}' in await failed_jobs(server)
         proxy.speak(forgetting=True)
         with in_time():
@@ -196,13 +202,7 @@ async def test_every_request_is_answered_in_time_and_jobs_go_on(database_url: st
 
 
 async def test_a_commit_that_is_not_answered_may_have_been_made_and_keeps_its_bytes(database_url: str, tmp_path: Path) -> None:
-    async with (
-        between(database_url) as (proxy, url),
-        serving(url, tmp_path, **SETTINGS) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
-    ):
-        alice = Caller(client, {"X-SaaSBase-Actor": "user:alice"})
-        project = (await alice.new_project((await alice.new_organization())["id"]))["id"]
+    async with behind_a_proxy(database_url, tmp_path) as (proxy, _server, alice, project):
         proxy.silent_at = [b"INSERT INTO document_versions", b"COMMIT"]
         with in_time():
             refused = await alice.upload(f"/projects/{project}/documents", b"unknown", expect=503)

@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Row, delete, or_, select, update
 
 from app.core.errors import NotFoundError
 from app.core.pagination import CursorPage, Page
 from app.db.listing import Listing, equals, wire_columns
-from app.db.repository import Repository
+from app.db.repository import Repository, insert_into
 from app.http.bounded import ArrayQuery
 from app.models import ApiKey, ApiKeySecret, Membership, Organization
 from app.resources.api_keys.schemas import ApiKeyListQuery
@@ -46,7 +46,7 @@ class ApiKeyRepository(Repository):
             "created_at": at,
             "expires_at": None,
         }
-        await self._session.execute(insert(ApiKeySecret), values)
+        await self._session.execute(insert_into(ApiKeySecret), values)
 
     async def end_secrets(self, key_id: UUID, newest: str, at: datetime, moment: datetime) -> None:
         """Let the secret before the newest one end at ``at``, and forget those that have ended or are older still."""

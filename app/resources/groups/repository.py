@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, delete, insert, literal, or_, select, tuple_
+from sqlalchemy import Row, Select, and_, delete, literal, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,7 +13,7 @@ from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageReq
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.listing import Listing, contains, wire_columns
-from app.db.repository import Repository, violated_constraint
+from app.db.repository import Repository, insert_into, violated_constraint
 from app.http.bounded import ArrayQuery
 from app.models import Group, GroupMember, Membership
 from app.resources.groups.schemas import GroupListQuery
@@ -88,7 +88,7 @@ class GroupRepository(Repository):
         has_ended = GroupMember.expires_at <= values["added_at"]
         await self._session.execute(delete(GroupMember).where(*_is(values["group_id"], member), has_ended))
         try:
-            await self._session.execute(insert(GroupMember), values)
+            await self._session.execute(insert_into(GroupMember), values)
         except IntegrityError as error:
             if (violated_constraint(error) or "").startswith("fk"):
                 raise NotFoundError from None
