@@ -15,6 +15,7 @@ from app.http.access import note_request
 from app.http.patience import MIN_BYTES_PER_SECOND
 from app.http.problems import make_problem
 from app.http.requests import request_info
+from app.http.transport import WholeAnswers
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 LOOKS: Final = 4  # so often a limit is looked after before it is over
@@ -58,7 +59,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's signature
         """Begin to wait for a head."""
-        super().connection_made(transport)
+        super().connection_made(WholeAnswers(transport, self))  # type: ignore[arg-type] # as much of one as uvicorn asks for
         self._head_since = self.loop.time()
         if pause := self.patience.pause:
             self._timer = self.loop.call_later(pause, self._look, pause)
