@@ -26,9 +26,9 @@ from app.core.resources import ResourceRef
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
-from app.db.repository import insert_into
-from app.db.tenancy import TenancyError, TenantSession
+from app.db.tenancy import TenancyError, TenantSession, commit, send_insertions, tenant_session
 from app.db.visibility import confine_to
+from app.db.writes import Insertion
 from app.models import AuditEvent
 from app.observability.metrics import ALLOWED, FORBIDDEN, NOT_FOUND
 
@@ -159,7 +159,9 @@ class UnitOfWork:
         if found is None or principal is None:
             return found if found is None else replace(found, only_actions=self.identity.only_actions)
         theirs = await policy.locate(database, principal.asker, key, value, now())
-        return _narrowed(found, self.identity, theirs)
+        shared = theirs.granted if theirs is not None else frozenset[Action]()
+        limit = self.identity.only_actions
+        return replace(found, only_actions=shared if limit is None else shared & limit)
 
     async def find(self, ref: ResourceRef) -> Located | None:
         """The same, or None when there is none. Only for questions about authorization: it tells of existence."""
@@ -276,10 +278,13 @@ class UnitOfWork:
         """A part of the transaction that may fail and then leaves nothing (a savepoint)."""
         session = self._tenant_session
         had_changed, recorded = session.has_changed, len(self._events)
+        await send_insertions(self.session)
         try:
             async with self.session.begin_nested():
                 yield
+                await send_insertions(self.session)
         except BaseException:
+            session.insertions.clear()
             session.has_changed = had_changed
             del self._events[recorded:]
             raise
@@ -297,10 +302,10 @@ class UnitOfWork:
         if not self._events and not self._must_commit:  # nothing was changed: there is nothing to commit
             return
         if self._events:
-            await self.session.execute(insert_into(AuditEvent), self._events)
-        # Past this line the outcome may be unknown (a connection lost during COMMIT): what lies outside the database must stay.
-        self._after_rollback.clear()
-        await self.session.commit()
+            self._tenant_session.insert_later(Insertion(AuditEvent, self._events))
+        # Where the outcome may be unknown (a connection lost during COMMIT) what lies outside the database must stay.
+        forget, is_unheard = self._after_rollback.clear, self._context.outbox is None
+        await commit(self.session, self._context.database, past_the_line=forget, at_once=is_unheard)
         await self._close()
         await _run(self._after_commit)
 
@@ -338,10 +343,7 @@ class UnitOfWork:
 
     @property
     def _tenant_session(self) -> TenantSession:
-        session = self.session.sync_session
-        if not isinstance(session, TenantSession):  # pragma: no cover - made above
-            raise TypeError(session)
-        return session
+        return tenant_session(self.session)
 
     def _refusal(self, target: Located, action: Action) -> AppError:
         if self.identity.is_anonymous or not target.is_readable:
@@ -357,12 +359,6 @@ class UnitOfWork:
         subject = Subject(target.ref, target.organization_id, target.project_id)
         event = make_event(self.identity, self.origin, AuditAction.ACCESS_DENIED, subject, {"asked_action": asked}, outcome=Outcome.DENIED)
         self._context.denials.add(self.identity, event, asked)
-
-
-def _narrowed(found: Located, identity: Identity, principal: Located | None) -> Located:
-    """What an actor and its principal may both do, within what the credential was made for."""
-    shared = principal.granted if principal is not None else frozenset()
-    return replace(found, only_actions=shared if identity.only_actions is None else shared & identity.only_actions)
 
 
 async def _run(callbacks: list[Callback]) -> None:

@@ -55,7 +55,7 @@ class MembershipRepository(Repository):
         """
         moment = now()
         await self._session.execute(delete(Membership).where(*_is(ref, actor, role), Membership.expires_at <= moment))
-        return await self.insert(
+        return self.insert(
             {
                 "id": new_id(),
                 "organization_id": organization_id,

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,6 +22,7 @@ from app.db.confinement import ConfinableConnection, Tenants, confine, confine_n
 from app.db.lookups import Lookup
 from app.db.silence import BoundedConnection, give_up, limits_of_waiting
 from app.db.urls import DatabaseURLError, parse_database_url
+from app.db.writes import MAX_ROWS, Insertion, Writer
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Database:
             self._reads_in_transactions = self.limits.transaction_pooler or self.row_level_security
             self.reader = self.writer if self._reads_in_transactions else self.writer.execution_options(isolation_level="AUTOCOMMIT")
         self.reader.sync_engine.update_execution_options(**{_READS_OF: self})
+        self._at_once = Writer(self.writer.sync_engine, in_transaction=self._reads_in_transactions)
 
     @classmethod
     def from_url(cls, text_: str, limits: PoolLimits | None = None, wall: SecondWall | None = None) -> Self:
@@ -145,6 +147,29 @@ class Database:
                 _log.info("a look-up is sent again: %s", error)
         async with self.open_read(tenants) as connection:
             return (await connection.execute(lookup.statement, parameters)).all()
+
+    async def write_at_once(self, insertions: Sequence[Insertion], tenants: Tenants | None, past_the_line: Callable[[], None]) -> bool:
+        """Write rows in a transaction of their own, on PostgreSQL as one statement; whether that was done.
+
+        It is not when the database refuses them, or somebody listens to what the engine sends: the ordinary way is left then, which also
+        has words for a refusal. ``past_the_line`` is called when nobody may be able to say any more that nothing was written.
+
+        Raises:
+            PoolTimeoutError: no connection was free in time.
+            Exception: whatever else the driver raises.
+        """
+        if self.writer.sync_engine.dispatch.before_cursor_execute or sum(len(insertion.rows) for insertion in insertions) > MAX_ROWS:
+            return False
+        try:
+            written: bool = await greenlet_spawn(self._at_once.write, insertions, partial(confine_next, tenants=tenants))
+        except PoolTimeoutError:
+            raise
+        except BaseException:
+            past_the_line()
+            raise
+        if written:
+            past_the_line()
+        return written
 
     async def ping(self) -> None:
         """Ask the database the simplest question; raises what the driver raises."""

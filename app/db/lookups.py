@@ -5,6 +5,7 @@ them is a trip to the connection's thread.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
@@ -69,19 +70,32 @@ class Lookup:
         """
         compiled = self.compiled(engine.dialect, parameters)
         arguments = [argument.of(parameters) for argument in compiled.arguments]
-        lent = engine.pool.connect()
-        try:
-            driver = lent.driver_connection
+        with borrowed(engine) as driver:
             prepare(driver)
             rows = await_only(_fetch(driver, compiled.sql, arguments, in_transaction=in_transaction))
-        except TimeoutError as error:
-            leave(engine.pool, lent, error)
-            raise
-        except BaseException:
-            lent.invalidate()
-            raise
-        lent.close()
         return [compiled.row(row) for row in rows]
+
+
+@contextmanager
+def borrowed(engine: Engine) -> Iterator[Any]:
+    """A driver's connection out of an engine's pool. To be called in SQLAlchemy's greenlet.
+
+    It is dropped when the block raises; and with it every one that was made before, when it has fallen silent or was closed.
+    """
+    lent = engine.pool.connect()
+    driver: Any = lent.driver_connection
+    try:
+        yield driver
+    except Exception as error:
+        if isinstance(error, TimeoutError) or (hasattr(driver, "is_closed") and driver.is_closed()):
+            leave(engine.pool, lent, error)
+        else:
+            lent.invalidate()
+        raise
+    except BaseException:
+        lent.invalidate()
+        raise
+    lent.close()
 
 
 async def _fetch(driver: Any, sql: str, arguments: list[Any], *, in_transaction: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What every repository needs: rows written and changed, pages of its list, and the names of violated constraints."""
+"""What every repository needs: rows written and changed, and pages of its list."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Insert, Row, UniqueConstraint, delete, insert, inspect, update
+from sqlalchemy import ColumnElement, Row, delete, inspect, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -15,14 +15,11 @@ from app.core.clock import now
 from app.core.errors import AppError, ConflictError, NotFoundError, PreconditionFailedError
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.db.base import Base
+from app.db.errors import violated_constraint
 from app.db.listing import Listing, wire_columns
 from app.db.pages import Confine, everything, fetch_page
-
-
-@cache
-def insert_into(model: type[Base]) -> Insert:
-    """The insert of rows that the service has made all values of, by the names of columns; without the work mapped objects need."""
-    return insert(model).execution_options(dml_strategy="raw")
+from app.db.tenancy import insert_later
+from app.db.writes import Insertion
 
 
 class Repository:
@@ -34,17 +31,14 @@ class Repository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def insert(self, values: Mapping[str, Any]) -> SimpleNamespace:
-        """Write a row; returns its values, which are all made by the service.
+    def insert(self, values: Mapping[str, Any]) -> SimpleNamespace:
+        """Have a row written before the session's next statement, or by the commit; returns its values, which are all made by the service.
 
-        Raises:
+        What writes it raises:
             NotFoundError: what it hangs below is gone.
             ConflictError: a unique value is taken.
         """
-        try:
-            await self._session.execute(insert_into(self.model), dict(values))
-        except IntegrityError as error:
-            raise self.conflict(violated_constraint(error)) from None
+        insert_later(self._session, Insertion(self.model, [values], self.conflict))
         return SimpleNamespace(**values)
 
     async def update(
@@ -106,26 +100,6 @@ class Repository:
 def equal_to(filters: Mapping[InstrumentedAttribute[Any], Any]) -> list[ColumnElement[bool]]:
     """The exact filters that were given; None is one that was not."""
     return [column == value for column, value in filters.items() if value is not None]
-
-
-def violated_constraint(error: IntegrityError) -> str | None:
-    """The name of the constraint a write ran into: ``uq_...`` or ``fk_...``; SQLite names no foreign key: ``"fk"``."""
-    name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
-    if name is not None:
-        return str(name)
-    text = str(error.orig)
-    if "FOREIGN KEY" in text:
-        return "fk"
-    _, _, columns = text.partition("UNIQUE constraint failed: ")
-    names = [part.strip().rpartition(".") for part in columns.split(",")]
-    if not columns:
-        return None
-    table = Base.metadata.tables[names[0][0]]
-    wanted = [column for _, _, column in names]
-    for constraint in table.constraints:
-        if isinstance(constraint, UniqueConstraint) and [column.name for column in constraint.columns] == wanted:
-            return str(constraint.name)
-    return None
 
 
 @cache

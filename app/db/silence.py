@@ -42,6 +42,6 @@ def give_up(failure: ExceptionContext) -> None:
         failure.invalidate_pool_on_disconnect = True
 
 
-def leave(pool: Pool, lent: PoolProxiedConnection, error: TimeoutError) -> None:
+def leave(pool: Pool, lent: PoolProxiedConnection, error: Exception) -> None:
     """Do all that for a connection that was taken from the pool itself."""
     pool._invalidate(lent, error)  # noqa: SLF001 - what SQLAlchemy does where it has seen the error itself; there is no other way

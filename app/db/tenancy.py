@@ -1,16 +1,21 @@
 """The fence between tenants: a session that reads and writes nothing until it is told for whom."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Delete, FromClause, Select, Update, bindparam, event
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, with_loader_criteria
 
 from app.db.base import Base
 from app.db.confinement import Tenants, confine
+from app.db.engine import Database
+from app.db.errors import violated_constraint
 from app.db.visibility import FILTERED
+from app.db.writes import Insertion, insert_into
 
 _PIN: Final = "pinned_organization_id"
 
@@ -38,6 +43,7 @@ class TenantSession(Session):
         self.tenants: Tenants | None = None
         self.list_parameters: Mapping[str, Any] = {}
         self.has_changed = False
+        self.insertions: list[Insertion] = []
 
     def pin_tenant(self, organization_id: UUID) -> None:
         """Confine the session to one organization, for good.
@@ -55,6 +61,50 @@ class TenantSession(Session):
         """What the session adds to those of a select: whose rows it may see."""
         return self.list_parameters if self.pin is None else {**self.list_parameters, _PIN: self.pin}
 
+    def insert_later(self, insertion: Insertion) -> None:
+        """Write rows before the next statement, or with the commit.
+
+        Raises:
+            TenancyError: they are not the pinned tenant's, or the session only reads.
+        """
+        self.note_change()
+        self.require_own(insertion.model, insertion.rows)
+        self.insertions.append(insertion)
+
+    def send_insertions(self) -> None:
+        """Write the rows that wait. To be called in SQLAlchemy's greenlet.
+
+        Raises:
+            AppError: what their repository says of a constraint they violate.
+        """
+        waiting, self.insertions = self.insertions, []
+        for insertion in waiting:
+            rows: Any = insertion.rows[0] if len(insertion.rows) == 1 else insertion.rows
+            try:
+                self.execute(insert_into(insertion.model), rows)
+            except IntegrityError as error:
+                raise insertion.conflict(violated_constraint(error)) from None
+
+    def note_change(self) -> None:
+        """Something is about to be changed.
+
+        Raises:
+            TenancyError: the session only reads.
+        """
+        if self.is_read_only:
+            raise TenancyError("a read changes nothing")
+        self.has_changed = True
+
+    def require_own(self, model: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse rows of another tenant than the pinned one.
+
+        Raises:
+            TenancyError: there are some, or they do not say whose they are.
+        """
+        column = model.tenant_column().key
+        if self.pin is None or {row.get(column) for row in rows} != {self.pin}:
+            raise TenancyError("an insert must name the pinned tenant in its parameters")
+
     def require_no_objects(self) -> None:
         """Refuse objects that wait to be flushed.
 
@@ -63,6 +113,40 @@ class TenantSession(Session):
         """
         if self.new or self.dirty or self.deleted:
             raise TenancyError("rows are written by statements, not by flushing objects")
+
+
+def tenant_session(session: AsyncSession) -> TenantSession:
+    """What stands behind an asynchronous session of this service."""
+    behind = session.sync_session
+    if not isinstance(behind, TenantSession):  # pragma: no cover - every session of this service is made over one
+        raise TypeError(behind)
+    return behind
+
+
+async def send_insertions(session: AsyncSession) -> None:
+    """See ``TenantSession.send_insertions``."""
+    behind = tenant_session(session)
+    if behind.insertions:
+        await session.run_sync(lambda _session: behind.send_insertions())
+
+
+def insert_later(session: AsyncSession, insertion: Insertion) -> None:
+    """See ``TenantSession.insert_later``."""
+    tenant_session(session).insert_later(insertion)
+
+
+async def commit(session: AsyncSession, database: Database, past_the_line: Callable[[], None], *, at_once: bool) -> None:
+    """Write the rows that wait and make everything durable: when they are all there is to write, and it may be ``at_once``, by the driver.
+
+    ``past_the_line`` is called when nobody may be able to say any more that nothing was written.
+    """
+    behind = tenant_session(session)
+    is_all = not behind.in_transaction() and behind.bind is database.writer.sync_engine
+    if at_once and is_all and await database.write_at_once(behind.insertions, behind.tenants, past_the_line):
+        return
+    await send_insertions(session)
+    past_the_line()
+    await session.commit()
 
 
 @event.listens_for(TenantSession, "after_begin")
@@ -92,10 +176,10 @@ def _fence(state: ORMExecuteState) -> Any:
         raise TenancyError("only tenant sessions run statements")
     if state.bind_mapper is None:
         raise TenancyError("only statements over mapped classes pass: no text and no bare tables")
+    if session.insertions:
+        session.send_insertions()  # what is asked now is to find them
     if not state.is_select:
-        if session.is_read_only:
-            raise TenancyError("a read changes nothing")
-        session.has_changed = True
+        session.note_change()
     if state.is_insert:
         _check_insert(session, state)
         return None
@@ -158,10 +242,7 @@ def _bind(state: ORMExecuteState, values: Mapping[str, Any]) -> None:
 def _check_insert(session: TenantSession, state: ORMExecuteState) -> None:
     given = state.parameters
     rows: Iterable[Any] = given if isinstance(given, list) else [given] if given else []
-    column = state.bind_mapper.class_.tenant_column().key  # type: ignore[union-attr]
-    tenants = {row.get(column) for row in rows}
-    if session.pin is None or tenants != {session.pin}:
-        raise TenancyError("an insert must name the pinned tenant in its parameters")
+    session.require_own(state.bind_mapper.class_, rows)  # type: ignore[union-attr]
 
 
 def _check_update(state: ORMExecuteState) -> None:

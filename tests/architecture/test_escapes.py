@@ -37,6 +37,10 @@ ALLOWED = {
         "app/db/engine.py": "defines it",
         "app/db/pages.py": "runs pages of lists, which the fence of a session has let pass",
     },
+    "write_at_once": {
+        "app/db/engine.py": "defines it",
+        "app/db/tenancy.py": "writes what a session has let pass, at its commit",
+    },
     "open_snapshot": {
         "app/db/snapshot.py": "defines it",
         "app/audit/verification.py": "reads one chain as of one moment, confined to its organization",
@@ -56,6 +60,7 @@ ALLOWED = {
         "app/audit/report.py": "lists the organizations that have a trail, for the command line",
         "app/audit/verification.py": "reads one chain in a snapshot, which a session of the fence does not offer",
         "app/db/repository.py": "reads a column's name, runs nothing",
+        "app/db/writes.py": "writes the rows that a session has let pass",
         "app/limits/shared.py": "counts requests of callers, which belong to no tenant",
     },
     "open_system_work": {
@@ -86,6 +91,7 @@ ALLOWED = {
         "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
         "app/authz/outbox.py": "removes what was sent, organization by organization",
         "app/audit/sealer.py": "seals events, organization by organization",
+        "app/db/tenancy.py": "asks whether a session is one on it",
         "app/limits/shared.py": "counts requests of callers, which belong to no tenant",
         "app/authz/reconcile.py": "writes down what is to be repaired, organization by organization",
         "app/resources/audit_events/export.py": "the writer of the library csv",

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.blobs.disk import DiskBlobStore, DiskBlobWriter
 from app.blobs.store import BlobStoreError, StoreFullError
 from app.blobs.sweeper import sweep
+from app.db.tenancy import TenantSession
+from app.db.writes import Writer
 from app.settings import Settings
 from tests.conftest import Caller, Service
 from tests.support.faults import Fault
@@ -47,6 +49,9 @@ async def delete(caller: Caller, _project_id: str, document_id: str) -> httpx.Re
 
 OPERATIONS: dict[str, Operation] = {"upload": upload, "add_version": add_version, "rename": rename, "delete": delete}
 
+# What reads first, or changes what there is, does so in a session. What only adds is written at once.
+IN_SESSIONS = {"add_version", "rename", "delete"}
+
 # What fails, with which error, before or after its work was done, and in which operations it takes part.
 FAULTS: dict[str, tuple[Any, str, Exception, When, set[str]]] = {
     "store_write": (DiskBlobWriter, "write", StoreFullError("full"), "before", {"upload", "add_version"}),
@@ -56,15 +61,18 @@ FAULTS: dict[str, tuple[Any, str, Exception, When, set[str]]] = {
     "disk_fsync": (os, "fsync", OSError(5, "broken"), "before", {"upload", "add_version"}),
     "disk_rename": (os, "rename", OSError(5, "broken"), "after", {"upload", "add_version"}),
     "store_delete": (DiskBlobStore, "delete", BlobStoreError("down"), "before", {"delete"}),
-    "execute": (AsyncSession, "execute", LOST, "before", set(OPERATIONS)),
-    "execute_late": (AsyncSession, "execute", LOST, "after", set(OPERATIONS)),
-    "execute_bug": (AsyncSession, "execute", ZeroDivisionError("bug"), "after", set(OPERATIONS)),
-    "commit": (AsyncSession, "commit", LOST, "before", set(OPERATIONS)),
-    "commit_late": (AsyncSession, "commit", LOST, "after", set(OPERATIONS)),
+    "execute": (TenantSession, "execute", LOST, "before", IN_SESSIONS),
+    "execute_late": (TenantSession, "execute", LOST, "after", IN_SESSIONS),
+    "execute_bug": (TenantSession, "execute", ZeroDivisionError("bug"), "after", IN_SESSIONS),
+    "commit": (AsyncSession, "commit", LOST, "before", IN_SESSIONS),
+    "commit_late": (AsyncSession, "commit", LOST, "after", IN_SESSIONS),
+    "at_once": (Writer, "write", LOST, "before", {"upload"}),
+    "at_once_late": (Writer, "write", LOST, "after", {"upload"}),
+    "at_once_silence": (Writer, "write", TimeoutError(), "after", {"upload"}),
 }
 CASES = [(fault, operation) for fault, parts in FAULTS.items() for operation in OPERATIONS if operation in parts[4]]
 # Faults whose outcome the client cannot know, or that come after the transaction: bytes may stay for the sweeper.
-MAY_LEAVE_BYTES = {"commit", "commit_late", "store_delete", "store_finish_late"}
+MAY_LEAVE_BYTES = {"commit", "commit_late", "at_once", "at_once_late", "at_once_silence", "store_delete", "store_finish_late"}
 
 
 @pytest.mark.parametrize(("fault_name", "operation_name"), CASES)
@@ -143,7 +151,7 @@ async def test_a_change_and_its_event_are_written_together_or_not_at_all(
         return "INSERT INTO audit_events" in str(args[1])
 
     with monkeypatch.context() as patch:
-        fault = Fault(patch, AsyncSession, "execute", nth=1, error=LOST, of=is_event)
+        fault = Fault(patch, TenantSession, "execute", nth=1, error=LOST, of=is_event)
         assert (await rename(alice, "", document["id"])).status_code == 503
         assert fault.has_struck
     assert (await alice.get(f"/documents/{document['id']}")).json() == document

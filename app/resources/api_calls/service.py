@@ -44,12 +44,12 @@ class ApiCallService:
             ConflictError: the idempotency key was used with another body.
         """
         if new.idempotency_key is None:
-            return await self._insert(project, new), True
+            return self._insert(project, new), True
         if (found := await self._find_repeated(project, new)) is not None:
             return found, False
         try:
             async with self._work.attempt():
-                return await self._insert(project, new), True
+                return self._insert(project, new), True
         except ConflictError:
             if (found := await self._find_repeated(project, new)) is None:
                 raise
@@ -87,10 +87,10 @@ class ApiCallService:
         await MembershipRepository(self._work.session).remove_all_on(call.ref)
         self._work.record(AuditAction.API_CALL_DELETED, call, correlation_id=call.row.correlation_id, name=call.row.name)
 
-    async def _insert(self, project: Located, new: ApiCallCreate) -> ApiCallRead:
+    def _insert(self, project: Located, new: ApiCallCreate) -> ApiCallRead:
         moment = now()
         values = new.model_dump()
-        row = await self._calls.insert(
+        row = self._calls.insert(
             {
                 **values,
                 "id": new_id(),

@@ -9,7 +9,8 @@ from sqlalchemy import Row, delete, or_, select, update
 from app.core.errors import NotFoundError
 from app.core.pagination import CursorPage, Page
 from app.db.listing import Listing, equals, wire_columns
-from app.db.repository import Repository, insert_into
+from app.db.repository import Repository
+from app.db.writes import insert_into
 from app.http.bounded import ArrayQuery
 from app.models import ApiKey, ApiKeySecret, Membership, Organization
 from app.resources.api_keys.schemas import ApiKeyListQuery

@@ -48,7 +48,7 @@ class ApiKeyService:
             if new.may_act_for_others and not parent.may_act_for_others:
                 raise ForbiddenError("A key that may not act for others makes none that may.", code="escalation")
         moment, token = now(), new_token()
-        row = await self._keys.insert(
+        row = self._keys.insert(
             {
                 "id": new_id(),
                 "organization_id": scope.organization_id,

@@ -87,4 +87,4 @@ class AuditRetentionRepository(Repository):
         """
         await self._session.execute(delete(AuditRetention))
         if days is not None:
-            await self.insert({"organization_id": organization_id, "retention_days": days})
+            self.insert({"organization_id": organization_id, "retention_days": days})

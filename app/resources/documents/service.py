@@ -60,7 +60,7 @@ class DocumentService:
         """Create a document with its first version."""
         moment, document_id, version_id = now(), new_id(), new_id()
         content = _content_values(form.media_type, file)
-        row = await self._documents.insert(
+        row = self._documents.insert(
             {
                 "id": document_id,
                 "organization_id": project.organization_id,
@@ -77,7 +77,7 @@ class DocumentService:
                 "revision": 1,
             }
         )
-        await self._insert_version(row, form.name or file.name, form.metadata, content)
+        self._insert_version(row, form.name or file.name, form.metadata, content)
         subject = Subject(ResourceRef(ResourceType.DOCUMENT, document_id), project.organization_id, project.id)
         self._work.record(
             AuditAction.DOCUMENT_CREATED, subject, name=row.name, version_name=form.version_name, size_bytes=file.blob.size_bytes
@@ -99,7 +99,7 @@ class DocumentService:
             **({"name": form.name} if form.name is not None else {}),
         }
         row = await self._documents.update(document.id, changes, self._work.expected_revision)
-        await self._insert_version(row, form.name or file.name, form.metadata, content)
+        self._insert_version(row, form.name or file.name, form.metadata, content)
         self._work.record(
             AuditAction.DOCUMENT_VERSION_CREATED,
             document,
@@ -171,8 +171,8 @@ class DocumentService:
 
         self._work.after_commit(remove_bytes)
 
-    async def _insert_version(self, document: Any, name: str, metadata: dict[str, Any], content: dict[str, Any]) -> None:
-        await self._versions.insert(
+    def _insert_version(self, document: Any, name: str, metadata: dict[str, Any], content: dict[str, Any]) -> None:
+        self._versions.insert(
             {
                 "id": document.current_version_id,
                 "document_id": document.id,

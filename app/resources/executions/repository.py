@@ -14,9 +14,10 @@ from app.core.clock import now
 from app.core.errors import NotFoundError, PreconditionFailedError
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.core.resources import ResourceRef, ResourceType
+from app.db.errors import violated_constraint
 from app.db.functions import each_array, each_text, each_text_in, json_at, moment_at, text_at, written_json, written_moment
 from app.db.listing import Filter, Listing, equals, wire_columns
-from app.db.repository import Repository, violated_constraint
+from app.db.repository import Repository
 from app.models import Execution, ExecutionEvent
 from app.resources.executions.lifecycle import require_running
 from app.resources.executions.schemas import ExecutionListQuery, ExecutionStatus

@@ -42,7 +42,7 @@ class ExecutionService:
         if new.organization_id != project.organization_id:
             raise InvalidError("is not the organization of this project", pointer="/organization_id")
         root = (await look_around(self._work, project, [new])).root_for(new)
-        row = await self._executions.insert(starting(self._work, project, new, new_id(), root))
+        row = self._executions.insert(starting(self._work, project, new, new_id(), root))
         record_start(self._work, row)
         return ExecutionRead.from_row(row)
 
@@ -111,7 +111,7 @@ class ExecutionService:
             "created_at": moment,
             "created_by_subject": self._work.actor.subject,
         }
-        event = await ExecutionEventRepository(self._work.session).insert(values)
+        event = ExecutionEventRepository(self._work.session).insert(values)
         record(self._work, AuditAction.EXECUTION_EVENT_ADDED, row, event_id=str(event.id), name=new.name)
         return ExecutionEventRead.model_validate(event)
 

@@ -12,8 +12,10 @@ from app.core.errors import AppError, ConflictError, NotFoundError
 from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
+from app.db.errors import violated_constraint
 from app.db.listing import Listing, contains, wire_columns
-from app.db.repository import Repository, insert_into, violated_constraint
+from app.db.repository import Repository
+from app.db.writes import insert_into
 from app.http.bounded import ArrayQuery
 from app.models import Group, GroupMember, Membership
 from app.resources.groups.schemas import GroupListQuery

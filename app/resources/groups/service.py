@@ -43,7 +43,7 @@ class GroupService:
             ConflictError: the organization has a group with this id.
         """
         moment = now()
-        row = await self._groups.insert(
+        row = self._groups.insert(
             {
                 "id": new_id(),
                 "organization_id": organization.id,

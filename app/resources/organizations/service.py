@@ -45,7 +45,7 @@ class OrganizationService:
         moment = now()
         ref = ResourceRef(ResourceType.ORGANIZATION, new_id())
         work.pin(ref.id)
-        row = await self._organizations.insert(
+        row = self._organizations.insert(
             {
                 "id": ref.id,
                 "slug": new.slug,

@@ -24,7 +24,7 @@ class ProjectService:
     async def create(self, organization: Located, new: ProjectCreate) -> ProjectRead:
         """Create a project. It grants nobody anything: roles on the organization reach into it."""
         moment = now()
-        row = await self._projects.insert(
+        row = self._projects.insert(
             {
                 "id": new_id(),
                 "organization_id": organization.id,

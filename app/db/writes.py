@@ -1,0 +1,135 @@
+"""Rows that wait for the commit: written by the driver itself when nothing else is changed, in one message where that can be.
+
+A transaction of SQLAlchemy's sends four messages for a row and its audit event, and costs several times what the database does for it.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import Dialect, Engine, Insert, bindparam, insert
+from sqlalchemy.util import await_only
+
+from app.core.errors import AppError
+from app.db.base import Base
+from app.db.errors import is_refused, overtaken
+from app.db.lookups import Process, borrowed
+
+# Of more rows each number would be a statement of its own.
+MAX_ROWS: Final = 8
+
+Shape = tuple[tuple[type[Base], tuple[str, ...]], ...]
+"""For each row its table and the names of its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """Rows of one table, by the names of columns, and the error for a constraint they violate."""
+
+    model: type[Base]
+    rows: Sequence[Mapping[str, Any]]
+    conflict: Callable[[str | None], AppError] = overtaken
+
+
+@cache
+def insert_into(model: type[Base]) -> Insert:
+    """The insert of rows that the service has made all values of, by the names of columns; without the work mapped objects need."""
+    return insert(model).execution_options(dml_strategy="raw")
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """As the driver takes it, and where each of its values stands: in which row and column, and how the driver wants it."""
+
+    sql: str
+    places: tuple[tuple[int, str, Process | None], ...]
+
+    def values_of(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        return [rows[number][column] if process is None else process(rows[number][column]) for number, column, process in self.places]
+
+
+class Writer:
+    """Writes rows, each time in a transaction of its own. Make it once: it keeps what the statements of each shape were compiled to."""
+
+    def __init__(self, engine: Engine, *, in_transaction: bool) -> None:
+        self._engine = engine
+        self._in_transaction = in_transaction
+        self._statements: dict[Shape, tuple[_Statement, ...]] = {}
+
+    def write(self, insertions: Sequence[Insertion], prepare: Callable[[Any], None]) -> bool:
+        """Whether the rows were written, and are durable; not when the database refuses one. To be called in SQLAlchemy's greenlet.
+
+        Raises whatever else the driver raises: then nobody knows. But PoolTimeoutError when no connection was free.
+        """
+        rows = [row for insertion in insertions for row in insertion.rows]
+        shape = tuple((insertion.model, tuple(row)) for insertion in insertions for row in insertion.rows)
+        statements = self._statements.get(shape)
+        if statements is None:
+            statements = self._statements[shape] = tuple(_compile(shape, self._engine.dialect))
+        sent = [(statement.sql, statement.values_of(rows)) for statement in statements]
+        with borrowed(self._engine) as driver:
+            prepare(driver)
+            if self._engine.dialect.name == "sqlite":
+                written: bool = await_only(_send_to_sqlite(driver, sent))
+            else:
+                written = await_only(_send_to_postgresql(driver, *sent, in_transaction=self._in_transaction))
+        return written
+
+
+def _compile(shape: Shape, dialect: Dialect) -> Iterator[_Statement]:
+    """One for all rows; on SQLite, where a statement writes to one table, one for each."""
+    places = {f"row_{number}_{column}": (number, column) for number, (_, columns) in enumerate(shape) for column in columns}
+    tables: list[Any] = [model.__table__ for model, _ in shape]
+    inserts = [
+        insert(table).values({column: bindparam(f"row_{number}_{column}", type_=table.c[column].type) for column in columns})
+        for number, (table, (_, columns)) in enumerate(zip(tables, shape, strict=True))
+    ]
+    if dialect.name != "sqlite":
+        *others, last = inserts
+        inserts = [last.add_cte(*(other.cte(f"row_{number}") for number, other in enumerate(others)))]
+    for each in inserts:
+        compiled: Any = each.compile(dialect=dialect)
+        yield _Statement(
+            compiled.string,
+            tuple(
+                (*places[name], compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in compiled.positiontup
+            ),
+        )
+
+
+async def _send_to_sqlite(driver: Any, sent: Sequence[tuple[str, list[Any]]]) -> bool:
+    return bool(await driver._execute(_transact, driver._conn, sent))  # noqa: SLF001 - else each statement is a trip to its thread
+
+
+def _transact(connection: sqlite3.Connection, sent: Sequence[tuple[str, list[Any]]]) -> bool:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for sql, values in sent:
+            connection.execute(sql, values)
+        connection.execute("COMMIT")
+    except Exception as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if not is_refused(error):
+            raise
+        return False
+    return True
+
+
+async def _send_to_postgresql(driver: Any, sent: tuple[str, list[Any]], *, in_transaction: bool) -> bool:
+    sql, values = sent
+    try:
+        if in_transaction:
+            await driver.execute("BEGIN;")
+        await driver.fetch(sql, *values)
+        if in_transaction:
+            await driver.execute("COMMIT")
+    except Exception as error:
+        if not is_refused(error):
+            raise
+        if in_transaction:
+            await driver.execute("ROLLBACK")
+        return False
+    return True
