@@ -151,7 +151,7 @@ def locating_for(proof: Proof, key: InstrumentedAttribute[Any], *, tells_unsent:
     """Finds the row behind a credential and, if the proof holds, a row by a unique column with the roles of whom it proves."""
     # Nothing is equal to the NULL that is looked for as long as nothing is proven: then no row of the table is touched.
     target = _target(key, select(bindparam("key", type_=key.type)).where(proof.holds).scalar_subquery())
-    actor = select(proof.actor_type.label("subject_type"), proof.actor_id.label("subject_id")).where(proof.holds)
+    actor = select(proof.actor_type.label("subject_type"), proof.actor_id.label("subject_id"))
     subjects = subjects_in(_tenant_of(key, target), actor)
     columns = _with_roles(key, target, subjects, tells_unsent=tells_unsent)
     statement = select(*proof.rows.c, *columns).select_from(proof.rows.outerjoin(target, true()))

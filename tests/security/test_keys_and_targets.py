@@ -20,12 +20,16 @@ from app.authz.builtin import locating_for
 from app.core.actors import Actor, ActorType, Identity
 from app.core.clock import now
 from app.core.keys import KeyToken, hash_secret, new_token, read_token
+from app.core.permissions import Role
+from app.core.resources import ResourceRef, ResourceType
 from app.models import Project
 from tests.conftest import Caller, Service
+from tests.support import rows
 from tests.support.answers import denied_events_of, run_sql
 from tests.support.database import OWNER, as_role
 from tests.support.keys import change_key, key_of, make_key, shows
 from tests.support.record import new_call, new_execution, new_place
+from tests.support.rows import Place
 from tests.support.statements import statements_of_requests
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +147,22 @@ async def test_what_is_in_another_tenant_is_hidden_and_the_attempt_is_told_there
     denied = await denied_events_of(service, alice)
     assert {(event["actor"]["id"], event["resource"]["id"]) for event in denied} == {(key["id"], place[1]["id"])}
     assert await denied_events_of(service, bob) == []
+
+
+@pytest.mark.parametrize(("expires_at", "status"), [(None, 200), (datetime(2001, 1, 1, tzinfo=UTC), 404)])
+async def test_groups_count_as_for_everybody(
+    service: Service, alice: Caller, place: tuple[Any, Any], expires_at: datetime | None, status: int
+) -> None:
+    """The service lets no key join a group; what stands in the tables counts all the same, with the proof as without it."""
+    beside = await alice.new_project(place[0]["id"])
+    bearer, key = await key_of(service, alice, "PROJECT", beside["id"], "PROJECT_VIEWER")
+    home = Place(ResourceRef(ResourceType.ORGANIZATION, UUID(place[0]["id"])), UUID(place[0]["id"]))
+    project = Place(ResourceRef(ResourceType.PROJECT, UUID(place[1]["id"])), home.ref.id, UUID(place[1]["id"]))
+    outer, inner = [Actor(ActorType.GROUP, name) for name in ("outer", "inner")]
+    told = rows.group(home, "outer") + rows.group(home, "inner") + rows.member(home, "inner", Actor(ActorType.API_KEY, key["id"]))
+    told += rows.member(home, "outer", inner, expires_at) + rows.grant(project, outer, Role.PROJECT_EDITOR)
+    await rows.write(service.runtime.context.database, told)
+    assert await count(service, bearer, "GET", f"/projects/{place[1]['id']}", expect=status) == 1
 
 
 async def test_whom_a_key_acts_for_is_looked_for_by_himself(service: Service, alice: Caller, place: tuple[Any, Any]) -> None:
