@@ -84,7 +84,7 @@ class Routes:
         self, method: str, path: str, allow: Allowance, on: Target, *, is_secret: bool = False, problems: Sequence[int] = (), **options: Any
     ) -> Callable[[Endpoint], Endpoint]:
         guarding, extra = Solution(guard(allow, on, is_secret=is_secret)), {ACTIONS: actions_named(allow)}
-        wanted_by = on.wanted_by if isinstance(on, InPath) else None
+        wanted_by = next((step.wanted_by for step in guarding.steps if isinstance(step, InPath)), None)
         return self._declare(method, path, guarding, extra, problems=(*problems, 404 if is_secret else 403), wanted_by=wanted_by, **options)
 
     def _declare(  # noqa: PLR0913 - the parts of a route

@@ -71,6 +71,9 @@ async def test_a_key_costs_no_statement_of_its_own(service: Service, alice: Call
         name = {"display_name": "new"} if "organizations" in path else {"name": "new"}
         costs = {caller: await count(service, who, "PATCH", path, json=name) for caller, who in {"alice": alice, "key": bearer}.items()}
         assert costs["key"] == costs["alice"], path
+    group = f"/organizations/{organization['id']}/groups/devs"
+    await alice.post(group.removesuffix("/devs"), {"group_id": "devs"})
+    assert await count(service, bearer, "GET", group, expect=200) == await count(service, alice, "GET", group, expect=200)
     gone = [await alice.new_document(project["id"]) for _ in range(2)]
     costs = {
         caller: await count(service, who, "DELETE", f"/documents/{document['id']}", expect=204)
