@@ -338,12 +338,13 @@ def make_runtime(settings: Settings, actor_resolver: ActorResolver | None = None
     anonymous = Actor.from_subject(settings.actor.anonymous) if settings.actor.anonymous.strip() else None
     database = make_database(settings)
     pepper = settings.api_keys.pepper.get_secret_value().encode()
-    keys = KeyVerifier(database, pepper)
+    context = _make_context(settings, database)
+    keys = KeyVerifier(database, pepper, context.policy)
     tokens = _make_tokens(settings)
     guarded = GuessLimiter(keys) if settings.api_keys.guess_limit else keys  # signatures of tokens cannot be guessed
     bearer = KeyOrTokenVerifier(guarded, tokens) if tokens is not None else guarded
     return Runtime(
-        context=_make_context(settings, database),
+        context=context,
         tokens=tokens,
         key_uses=keys.uses,
         pepper=pepper,

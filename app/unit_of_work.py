@@ -28,6 +28,7 @@ from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.db.tenancy import TenancyError, TenantSession, commit, send_insertions, tenant_session
 from app.db.visibility import confine_to
+from app.db.wanted import Wanted
 from app.db.writes import Insertion
 from app.models import AuditEvent
 from app.observability.metrics import ALLOWED, FORBIDDEN, NOT_FOUND
@@ -63,6 +64,7 @@ class UnitOfWork:
         self.identity = identity
         self.origin = origin
         self.expected_revision: int | None = None
+        self.wanted: Wanted | None = None  # what may have been found already
         # Where the actor was admitted, or forbidden what he asked for: what a caller may know, so that a log line may name it.
         self.organization_id: UUID | None = None
         self._context = context
@@ -108,7 +110,7 @@ class UnitOfWork:
         return actor == self.actor and self.identity.on_behalf_of is None and self.identity.only_actions is None
 
     async def locate(self, key: InstrumentedAttribute[Any], value: Any) -> Located:
-        """Find a resource by a unique column, together with the actor's roles on it, in one statement.
+        """Find a resource by a unique column, together with the actor's roles on it, in one statement; or in that which proved the actor.
 
         Nothing about it may be told before ``admit``.
 
@@ -154,9 +156,9 @@ class UnitOfWork:
     async def find_by(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
         """``locate`` without an error, for what a body names: the caller decides what is told of it."""
         database, policy = self._context.database, self._context.policy
-        found = await policy.locate(database, self.identity.asker, key, value, now())
-        principal = self.identity.on_behalf_of
-        if found is None or principal is None:
+        known = self.wanted.take(self.identity.asker, key, value) if self.wanted is not None else None
+        found = await policy.locate(database, self.identity.asker, key, value, now(), found=known)
+        if found is None or (principal := self.identity.on_behalf_of) is None:
             return found if found is None else replace(found, only_actions=self.identity.only_actions)
         theirs = await policy.locate(database, principal.asker, key, value, now())
         shared = theirs.granted if theirs is not None else frozenset[Action]()

@@ -4,10 +4,11 @@ import hmac
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address, ip_network
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy import Table, bindparam, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.authn.resolver import REFUSED
 from app.core.actors import Actor, ActorType, Identity
@@ -17,26 +18,28 @@ from app.core.keys import hash_secret, read_token
 from app.core.permissions import Action
 from app.db.confinement import Tenants
 from app.db.engine import Database
+from app.db.functions import word, written_uuid
 from app.db.lookups import Lookup
+from app.db.wanted import Found, Proof, ProofLookup, Wanted
 from app.models import ApiKey, ApiKeySecret
 from app.models.audit_event import MAX_IP
 
 _KEYS: Final = cast("Table", ApiKey.__table__)
 _SECRETS: Final = cast("Table", ApiKeySecret.__table__)
-_BY_PREFIX: Final = Lookup(
+_ROW: Final = (
     select(
-        _SECRETS.c.hash,
-        _SECRETS.c.expires_at.label("secret_expires_at"),
-        _KEYS.c.id,
-        _KEYS.c.actions,
-        _KEYS.c.allowed_cidrs,
-        _KEYS.c.may_act_for_others,
-        _KEYS.c.expires_at,
-        _KEYS.c.revoked_at,
+        _SECRETS.c.hash.label("proof_hash"),
+        _SECRETS.c.expires_at.label("proof_secret_expires_at"),
+        _KEYS.c.id.label("proof_id"),
+        *(_KEYS.c[name].label(f"proof_{name}") for name in ("actions", "allowed_cidrs", "may_act_for_others", "expires_at", "revoked_at")),
     )
     .join_from(_SECRETS, _KEYS, _KEYS.c.id == _SECRETS.c.api_key_id)
     .where(_SECRETS.c.prefix == bindparam("prefix"))
 )
+_BY_PREFIX: Final = Lookup(_ROW)
+_ROWS: Final = _ROW.cte("proof")
+# The database compares too, only to look for nothing on behalf of who shows a wrong secret: what counts is the comparison below.
+PROOF: Final = Proof(_ROWS, _ROWS.c.proof_hash == bindparam("shown"), word(ActorType.API_KEY.value), written_uuid(_ROWS.c.proof_id))
 _MARK_USED: Final = (  # another process may have written a later use already
     update(_KEYS)
     .where(_KEYS.c.id == bindparam("key_id"), or_(_KEYS.c.last_used_at.is_(None), _KEYS.c.last_used_at < bindparam("used_at")))
@@ -74,19 +77,28 @@ class KeyUses:
         return len(uses)
 
 
+class Locator(Protocol):
+    """Whoever knows what an actor holds on a row."""
+
+    def locating_for(self, proof: Proof, key: InstrumentedAttribute[Any]) -> ProofLookup:
+        """The look-up of a proof that also finds a row by a unique column, given as ``key``, with what counts on it ``at`` a moment."""
+
+
 class KeyVerifier:
     """Turns a bearer token into the identity of a key."""
 
-    def __init__(self, database: Database, pepper: bytes) -> None:
+    def __init__(self, database: Database, pepper: bytes, locator: Locator) -> None:
         self.uses = KeyUses()
         self._database = database
         self._pepper = pepper
+        self._locator = locator
 
-    async def verify(self, token_text: str, address: str | None) -> Identity:
+    async def verify(self, token_text: str, address: str | None, wanted: Wanted | None = None) -> Identity:
         """The identity of the key.
 
         Malformed, unknown, wrong, expired and revoked keys, and callers from an address the key does not allow, all get the
-        same answer after the same comparison.
+        same answer after the same comparison. What the request wants is looked for in the same statement, and kept only for who
+        is believed.
 
         Raises:
             UnauthenticatedError: the token proves nothing.
@@ -94,26 +106,41 @@ class KeyVerifier:
         token = read_token(token_text)
         if token is None:
             raise MalformedCredentialError(REFUSED)
-        found = await self._database.look_up(_BY_PREFIX, {"prefix": token.prefix}, Tenants.of_row(ApiKeySecret.prefix, token.prefix))
-        stored = found.hash if found is not None else "0" * 64
         shown = hash_secret(token.secret, token.algorithm, self._pepper)
+        found, beside = await self._find(token.prefix, shown, wanted)
+        stored = found.proof_hash if found is not None else "0" * 64
         if not hmac.compare_digest(shown, stored) or found is None or not _is_usable(found, address):
             raise UnauthenticatedError(REFUSED)
-        self.uses.note(found.id, address)
-        actions = frozenset(map(Action, found.actions)) if found.actions is not None else None
-        return Identity(Actor(ActorType.API_KEY, str(found.id)), "api_key", actions, may_act_for_others=found.may_act_for_others)
+        self.uses.note(found.proof_id, address)
+        actions = frozenset(map(Action, found.proof_actions)) if found.proof_actions is not None else None
+        actor = Actor(ActorType.API_KEY, str(found.proof_id))
+        identity = Identity(actor, "api_key", actions, may_act_for_others=found.proof_may_act_for_others)
+        if wanted is not None and beside is not None:
+            wanted.keep(identity.asker, beside)
+        return identity
+
+    async def _find(self, prefix: str, shown: str, wanted: Wanted | None) -> tuple[Any, Found | None]:
+        """The key by its prefix, if there is one; and what the request wants, which is looked for if its hash is the one shown."""
+        if wanted is None:
+            return await self._database.look_up(_BY_PREFIX, {"prefix": prefix}, Tenants.of_row(ApiKeySecret.prefix, prefix)), None
+        lookup = self._locator.locating_for(PROOF, wanted.key)
+        parameters = {"prefix": prefix, "shown": shown, "key": wanted.value, "at": now()}
+        # With row-level security PostgreSQL finds out whose row that would be in any case; it tells nobody.
+        tenants = Tenants.of_rows((ApiKeySecret.prefix, prefix), (wanted.key, wanted.value))
+        found = await self._database.look_up(lookup, parameters, tenants)
+        return found, lookup.beside(found) if found is not None else None
 
 
 def _is_usable(found: Any, address: str | None) -> bool:
     moment = now()
-    if found.revoked_at is not None:
+    if found.proof_revoked_at is not None:
         return False
-    if any(end is not None and end <= moment for end in (found.expires_at, found.secret_expires_at)):
+    if any(end is not None and end <= moment for end in (found.proof_expires_at, found.proof_secret_expires_at)):
         return False
-    if not found.allowed_cidrs:
+    if not found.proof_allowed_cidrs:
         return True
     try:
         client = ip_address(address or "")
     except ValueError:
         return False
-    return any(client in ip_network(allowed) for allowed in found.allowed_cidrs)
+    return any(client in ip_network(allowed) for allowed in found.proof_allowed_cidrs)

@@ -3,6 +3,7 @@
 from app.authn.resolver import BearerVerifier
 from app.core.actors import Identity
 from app.core.keys import SCHEME
+from app.db.wanted import Wanted
 
 
 class KeyOrTokenVerifier:
@@ -12,6 +13,6 @@ class KeyOrTokenVerifier:
         self._keys = keys
         self._tokens = tokens
 
-    async def verify(self, token: str, address: str | None) -> Identity:
+    async def verify(self, token: str, address: str | None, wanted: Wanted | None = None) -> Identity:
         """See ``BearerVerifier.verify``."""
-        return await (self._keys if token.startswith(SCHEME) else self._tokens).verify(token, address)
+        return await (self._keys if token.startswith(SCHEME) else self._tokens).verify(token, address, wanted)

@@ -20,6 +20,7 @@ from app.core.actors import Identity
 from app.core.addresses import origin_of
 from app.core.errors import TooManyAttemptsError, UnauthenticatedError
 from app.core.keys import read_token
+from app.db.wanted import Wanted
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class GuessLimiter:
         self._proved: _Recent[tuple[str, bytes], float] = _Recent()
         self._digest_key = secrets.token_bytes(16)
 
-    async def verify(self, token: str, address: str | None) -> Identity:
+    async def verify(self, token: str, address: str | None, wanted: Wanted | None = None) -> Identity:
         """See ``BearerVerifier.verify``.
 
         Raises:
@@ -122,7 +123,7 @@ class GuessLimiter:
         held = [] if self._has_proved(mark) else await self._hold(token, mark)
         has_failed = False
         try:
-            identity = await self._verifier.verify(token, address)
+            identity = await self._verifier.verify(token, address, wanted)
         except UnauthenticatedError:
             has_failed = True
             self._proved.pop(mark, None)

@@ -20,6 +20,7 @@ from app.core.clock import now
 from app.core.errors import UnauthenticatedError
 from app.core.issuers import Issuer, SigningAlgorithm
 from app.core.text import InvalidTextError, read_json_object
+from app.db.wanted import Wanted
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,12 @@ class JwtVerifier:
             for issuer in issuers
         }
 
-    async def verify(self, token: str, address: str | None) -> Identity:  # noqa: ARG002 - tokens are bound to no address
+    async def verify(
+        self,
+        token: str,
+        address: str | None,  # noqa: ARG002 - tokens are bound to no address
+        wanted: Wanted | None = None,  # noqa: ARG002 - what proves them is in no database
+    ) -> Identity:
         """The identity the token proves. Whatever is wrong with a token, the answer is the same.
 
         Raises:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
+from app.db.wanted import Wanted
+
 PROXY_SECRET_HEADER: Final = "X-SaaSBase-Proxy-Secret"  # noqa: S105 - a header's name
 Networks = Sequence[IPv4Network | IPv6Network]
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -13,10 +15,14 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request shows: its raw headers and the address of the transport peer (None on a Unix socket)."""
+    """What a request shows: its raw headers and the address of the transport peer (None on a Unix socket); and what it wants.
+
+    Who looks into the database for a proof may look there for what is wanted too. Nobody has to.
+    """
 
     headers: RawHeaders
     peer: str | None
+    wanted: Wanted | None = None
 
     def values_of(self, header: str) -> list[bytes]:
         """Every value of a header, as it came."""

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from app.authn.proxies import Credentials, ProxyTrust
 from app.core.actors import Actor, ActorType, Identity, InvalidActorError
 from app.core.errors import BadRequestError, ForbiddenError, MalformedCredentialError, TooManyAttemptsError, UnauthenticatedError
+from app.db.wanted import Wanted
 from app.observability.metrics import INVALID, MALFORMED, SLOWED
 
 _log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ def load_resolver(name: str) -> ActorResolver:
 class BearerVerifier(Protocol):
     """Turns a bearer token into an identity."""
 
-    async def verify(self, token: str, address: str | None) -> Identity:
-        """The identity the token proves, for a caller at that address.
+    async def verify(self, token: str, address: str | None, wanted: Wanted | None = None) -> Identity:
+        """The identity the token proves, for a caller at that address; what the request wants may be found by the way.
 
         Raises:
             UnauthenticatedError: it proves nothing.
@@ -85,7 +86,8 @@ class ChainedActorResolver:
         """A credential that is not valid never falls through to a weaker proof."""
         forwarded = ",".join(value.decode("latin-1") for value in credentials.values_of("X-Forwarded-For"))
         try:
-            return await self._bearer.verify(_bearer_of(shown), self._trust.client_of(credentials.peer, forwarded))
+            address = self._trust.client_of(credentials.peer, forwarded)
+            return await self._bearer.verify(_bearer_of(shown), address, credentials.wanted)
         except TooManyAttemptsError:
             SLOWED.inc()
             raise

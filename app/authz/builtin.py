@@ -34,7 +34,16 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.authz.bulk import judge
 from app.authz.engine import ACTOR, Judgements, Located
-from app.authz.subjects import asking, counts_for, roles_held, subjects_everywhere, subjects_in
+from app.authz.subjects import (
+    asking,
+    asking_actor,
+    counts_for,
+    roles_held,
+    subjects_everywhere,
+    subjects_in,
+    tenant_of_token_groups,
+    token_groups,
+)
 from app.authz.tree import KEYS, SCOPES, model_of
 from app.core.actors import Asker
 from app.core.permissions import Action, Role, actions_of, roles_with
@@ -45,6 +54,7 @@ from app.db.engine import Database
 from app.db.functions import array_of, rows_of, text_at, word
 from app.db.lookups import Lookup
 from app.db.visibility import VisibleRows, Way
+from app.db.wanted import Found, Proof, ProofLookup
 from app.models import Membership, UnsentTuple
 
 _MEMBERSHIPS: Final = Membership.__table__
@@ -61,17 +71,21 @@ class BuiltinPolicyEngine:
     # Whether ``locate`` also tells, as ``HAS_UNSENT``, that the organization has changes which a copy elsewhere lacks.
     tells_unsent: ClassVar[bool] = False
 
-    async def locate(
+    async def locate(  # noqa: PLR0913 - the parts of a question
         self,
         database: Database,
         asker: Asker,
         key: InstrumentedAttribute[Any],
         value: Any,
         at: datetime,
+        *,
+        found: Found | None = None,
     ) -> Located | None:
         """See ``PolicyEngine.locate``."""
-        lookup = locating(key, has_groups=asker.groups is not None, tells_unsent=self.tells_unsent)
-        row = await database.look_up(lookup, {"key": value, **self.asking(asker, at)}, Tenants.of_row(key, value))
+        if found is None:
+            lookup = locating(key, has_groups=asker.groups is not None, tells_unsent=self.tells_unsent)
+            found = Found(await database.look_up(lookup, {"key": value, **self.asking(asker, at)}, Tenants.of_row(key, value)))
+        row = found.row
         if row is None:
             return None
         held = getattr(row, _ROLES)
@@ -84,6 +98,10 @@ class BuiltinPolicyEngine:
             row=row,
             granted=actions_of(frozenset(map(Role, held.split(","))) if held else frozenset()),
         )
+
+    def locating_for(self, proof: Proof, key: InstrumentedAttribute[Any]) -> ProofLookup:
+        """See ``PolicyEngine.locating_for``."""
+        return locating_for(proof, key, tells_unsent=self.tells_unsent)
 
     def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> VisibleRows:
         """See ``PolicyEngine.visible_rows``."""
@@ -121,18 +139,45 @@ def _table(model: type[Base]) -> Table:
 @cache
 def locating(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent: bool) -> Lookup:
     """Finds a row by a unique column, with the roles that an asker holds on it."""
-    model = cast_type("type[Base]", key.class_)
-    target = select(_table(model)).where(key == bindparam("key")).cte("target")
-    columns = {scope: target.c[column.key] for scope, column in SCOPES[model].items()}
+    target = _target(key, bindparam("key"))
+    tenant = _tenant_of(key, target)
+    named = [token_groups(ACTOR).where(tenant_of_token_groups(ACTOR) == tenant)] if has_groups else []
+    subjects = subjects_in(tenant, select(*asking_actor(ACTOR)), *named)
+    return Lookup(select(*_with_roles(key, target, subjects, tells_unsent=tells_unsent)).select_from(target))
+
+
+@cache
+def locating_for(proof: Proof, key: InstrumentedAttribute[Any], *, tells_unsent: bool) -> ProofLookup:
+    """Finds the row behind a credential and, if the proof holds, a row by a unique column with the roles of whom it proves."""
+    # Nothing is equal to the NULL that is looked for as long as nothing is proven: then no row of the table is touched.
+    target = _target(key, select(bindparam("key", type_=key.type)).where(proof.holds).scalar_subquery())
+    actor = select(proof.actor_type.label("subject_type"), proof.actor_id.label("subject_id"))
+    subjects = subjects_in(_tenant_of(key, target), actor)
+    columns = _with_roles(key, target, subjects, tells_unsent=tells_unsent)
+    statement = select(*proof.rows.c, *columns).select_from(proof.rows.outerjoin(target, true()))
+    return ProofLookup(statement, key.key, tuple(column.name for column in columns))
+
+
+def _target(key: InstrumentedAttribute[Any], value: ColumnElement[Any]) -> CTE:
+    return select(_table(cast_type("type[Base]", key.class_))).where(key == value).cte("target")
+
+
+def _tenant_of(key: InstrumentedAttribute[Any], target: CTE) -> ScalarSelect[Any]:
+    organization = SCOPES[cast_type("type[Base]", key.class_)][ResourceType.ORGANIZATION]
+    return select(target.c[organization.key]).scalar_subquery()
+
+
+def _with_roles(key: InstrumentedAttribute[Any], target: CTE, subjects: CTE, *, tells_unsent: bool) -> list[ColumnElement[Any]]:
+    """The columns of the target, and beside them what the subjects hold on it."""
+    columns = {scope: target.c[column.key] for scope, column in SCOPES[cast_type("type[Base]", key.class_)].items()}
     scopes = union(*(select(word(scope.value).label("scope_type"), column.label("scope_id")) for scope, column in columns.items())).cte(
         "scopes"
     )
-    tenant = select(columns[ResourceType.ORGANIZATION]).scalar_subquery()
-    subjects = subjects_in(tenant, ACTOR, has_groups=has_groups)
     per_pair = select(roles_held(subjects, scopes).label("roles")).select_from(subjects.join(scopes, true())).subquery("pairs")
     roles = select(func.aggregate_strings(per_pair.c.roles, ",")).scalar_subquery()
-    told = [exists(select(_UNSENT.c.seq).where(_UNSENT.c.organization_id == tenant)).label(HAS_UNSENT)] if tells_unsent else []
-    return Lookup(select(*(column.label(column.name) for column in target.c), roles.label(_ROLES), *told).select_from(target))
+    unsent = exists(select(_UNSENT.c.seq).where(_UNSENT.c.organization_id == _tenant_of(key, target)))
+    told = [unsent.label(HAS_UNSENT)] if tells_unsent else []
+    return [*(column.label(column.name) for column in target.c), roles.label(_ROLES), *told]
 
 
 @cache

@@ -15,6 +15,7 @@ from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.engine import Database
 from app.db.visibility import VisibleRows
+from app.db.wanted import Found, Proof, ProofLookup
 
 # The names under which a statement knows an asker: who acts, for whom, and who is asked about.
 ACTOR: Final = "actor"
@@ -88,18 +89,28 @@ class HeldGrant:
 class PolicyEngine(Protocol):
     """Decides from stored grants; keeps nothing between two questions, so revocation holds from the next one."""
 
-    async def locate(
+    async def locate(  # noqa: PLR0913 - the parts of a question
         self,
         database: Database,
         asker: Asker,
         key: InstrumentedAttribute[Any],
         value: Any,
         at: datetime,
+        *,
+        found: Found | None = None,
     ) -> Located | None:
         """The row whose unique ``key`` has this value, with what the asker was granted on it, in one statement; None when absent.
 
+        In none at all when ``found`` is what a look-up of ``locating_for`` has found for the same asker.
+
         Raises:
             UnavailableError: the engine cannot decide now. Nothing is allowed then, and nothing denied.
+        """
+
+    def locating_for(self, proof: Proof, key: InstrumentedAttribute[Any]) -> ProofLookup:
+        """The look-up of a credential that also finds what ``locate`` looks for, for the actor whom the credential proves.
+
+        Its parameters are those of the proof, ``key`` and ``at``. Of who has not proven himself it asks the table of the key nothing.
         """
 
     def visible_rows(self, model: type[Base], action: Action, asker: Asker, slot: str = ACTOR) -> VisibleRows:

@@ -27,6 +27,7 @@ from app.core.permissions import Action, roles_with
 from app.core.resources import ResourceRef
 from app.db.base import Base
 from app.db.engine import Database
+from app.db.wanted import Found
 from app.observability.metrics import DECIDED_BY_SQL
 
 _log = logging.getLogger(__name__)
@@ -50,9 +51,11 @@ class OpenFGAPolicyEngine(BuiltinPolicyEngine):
         self._falls_back = falls_back
         self._is_down = False
 
-    async def locate(self, database: Database, asker: Asker, key: InstrumentedAttribute[Any], value: Any, at: datetime) -> Located | None:
+    async def locate(  # noqa: PLR0913 - the parts of a question
+        self, database: Database, asker: Asker, key: InstrumentedAttribute[Any], value: Any, at: datetime, *, found: Found | None = None
+    ) -> Located | None:
         """See ``PolicyEngine.locate``. What is absent is asked about too: neither a stopwatch nor an outage tells it from invisible."""
-        located = await super().locate(database, asker, key, value, at)
+        located = await super().locate(database, asker, key, value, at, found=found)
         if located is not None and getattr(located.row, HAS_UNSENT):
             return located
         scopes = located.scopes if located is not None else _scopes_of_nothing(key)

@@ -68,10 +68,9 @@ def tenant_of_token_groups(slot: str) -> ColumnElement[UUID]:
     return bindparam(f"{slot}_groups_tenant", type_=Uuid())
 
 
-def subjects_in(tenant: ColumnElement[Any], slot: str, *, has_groups: bool) -> CTE:
-    """An asker and every group of one tenant it is in."""
-    found = select(*asking_actor(slot)).cte("subjects", recursive=True)
-    named = [token_groups(slot).where(tenant_of_token_groups(slot) == tenant)] if has_groups else []
+def subjects_in(tenant: ColumnElement[Any], actor: Select[str, str], *named: Select[Any]) -> CTE:
+    """An actor, given as a row's type and id, and every group of one tenant it is in; so too for the groups that are ``named``."""
+    found = actor.cte("subjects", recursive=True)
     return found.union(*named, select(GROUP, MEMBERS.c.group_id).where(_contains(found), MEMBERS.c.organization_id == tenant))
 
 

@@ -43,15 +43,14 @@ class Tenants:
     @classmethod
     def of_row(cls, key: InstrumentedAttribute[Any], value: UUID | str) -> Self:
         """The tenant of the row whose unique ``key`` has this value; none when there is no such row."""
-        model: Any = key.class_
-        if key.key == model.tenant_column().key and isinstance(value, UUID):
+        if _is_tenant(key) and isinstance(value, UUID):
             return cls.exactly(value)
+        return cls(lambda: f"format('{{%s}}', {_tenant_of(key, value)})")
 
-        def write() -> str:
-            given = f"'{value.hex}'" if isinstance(value, UUID) else _quote(value)
-            return f"format('{{%s}}', {lookup_name(model.__tablename__, key.key)}({given}))"
-
-        return cls(write)
+    @classmethod
+    def of_rows(cls, *rows: tuple[InstrumentedAttribute[Any], UUID | str]) -> Self:
+        """The tenants of several rows, each by a unique key and its value; a row that does not exist adds none."""
+        return cls(lambda: f"array_remove(ARRAY[{', '.join(_tenant_of(key, value) for key, value in rows)}], NULL)::text")
 
     @classmethod
     def of_subjects(cls, subjects: Sequence[tuple[str, str]], known: UUID | None = None) -> Self:
@@ -97,6 +96,17 @@ def confine_next(driver: Any, tenants: Tenants | None) -> None:
 def forget(connection: Any, _entry: ConnectionPoolEntry, _lent: Any) -> None:
     """Let nothing that was said to a connection reach the next one who takes it from the pool."""
     connection.driver_connection.next_tenants = None
+
+
+def _is_tenant(key: InstrumentedAttribute[Any]) -> bool:
+    model: Any = key.class_
+    return bool(key.key == model.tenant_column().key)
+
+
+def _tenant_of(key: InstrumentedAttribute[Any], value: UUID | str) -> str:
+    given = f"'{value.hex}'" if isinstance(value, UUID) else _quote(value)
+    model: Any = key.class_
+    return f"{given}::uuid" if _is_tenant(key) else f"{lookup_name(model.__tablename__, key.key)}({given})"
 
 
 def _quote(text: str) -> str:

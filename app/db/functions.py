@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import BinaryExpression, ColumnElement, Select, SelectBase, String, bindparam, func, literal_column
 from sqlalchemy.ext.compiler import compiles
@@ -48,6 +49,12 @@ class _JsonAt(GenericFunction[Any]):
 class _MomentAt(GenericFunction[datetime]):
     name = "saasbase_moment_at"
     type = Timestamp()
+    inherit_cache = True
+
+
+class _WrittenUuid(GenericFunction[str]):
+    name = "saasbase_written_uuid"
+    type = String()
     inherit_cache = True
 
 
@@ -123,6 +130,18 @@ def _moment_at_in_postgresql(element: _MomentAt, compiler: Any, **options: Any) 
     return f"(CAST({array} ->> {index} AS timestamp) AT TIME ZONE 'UTC')"
 
 
+@compiles(_WrittenUuid, "sqlite")
+def _written_uuid_in_sqlite(element: _WrittenUuid, compiler: Any, **options: Any) -> str:
+    digits = compiler.process(element.clauses, **options)
+    parts = (f"substr({digits}, {start}, {length})" for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
+    return "({})".format(" || '-' || ".join(parts))
+
+
+@compiles(_WrittenUuid, "postgresql")
+def _written_uuid_in_postgresql(element: _WrittenUuid, compiler: Any, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS VARCHAR)"
+
+
 @compiles(_IsOneOf)
 def _is_one_of_in_sqlite(element: _IsOneOf, compiler: Any, **options: Any) -> str:
     return str(compiler.visit_binary(element, **options))
@@ -182,6 +201,11 @@ def moment_at(array: ColumnElement[Any], index: int) -> ColumnElement[datetime]:
 def written_moment(value: datetime) -> str:
     """A moment as a text, in the spelling that SQLite's columns have: in UTC, which it does not say."""
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+
+
+def written_uuid(column: ColumnElement[UUID]) -> ColumnElement[str]:
+    """An identifier as a text, as Python writes it (SQLite's columns have no hyphens)."""
+    return _WrittenUuid(column)
 
 
 def word(value: str) -> ColumnElement[str]:

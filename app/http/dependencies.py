@@ -1,6 +1,6 @@
 """What handlers ask for: the unit of work, already attributed to whoever is calling."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
@@ -11,6 +11,7 @@ from app.audit.trail import Origin
 from app.authn.proxies import Credentials
 from app.core.actors import Identity
 from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
+from app.db.wanted import Wanted
 from app.http.requests import RequestInfo, request_info
 from app.http.runtime import Runtime, runtime_of
 from app.models.audit_event import MAX_USER_AGENT
@@ -20,28 +21,38 @@ from app.unit_of_work import open_work as open_unit_of_work
 READING_METHODS: Final = frozenset({"GET", "HEAD"})
 _WORK: Final = "saasbase.work"
 
+WantedBy = Callable[[Mapping[str, str]], Wanted | None]
+
 
 class WorkRoute(APIRoute):
-    """A route whose requests are units of work: begun before the body is read, committed before the first byte of the answer leaves."""
+    """A route whose requests are units of work: begun before the body is read, committed before the first byte of the answer leaves.
+
+    ``wanted_by`` tells from the parameters in a path which row is wanted, where that can be told.
+    """
+
+    def __init__(self, *args: Any, wanted_by: WantedBy | None = None, **options: Any) -> None:
+        self._wanted_by = wanted_by
+        super().__init__(*args, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler within the unit of work."""
         handle = super().get_route_handler()
 
         async def handle_in_work(request: Request) -> Response:
-            async with _open_work(request) as request.scope[_WORK]:
+            wanted = self._wanted_by(request.path_params) if self._wanted_by is not None else None
+            async with _open_work(request, wanted) as request.scope[_WORK]:
                 return await handle(request)
 
         return handle_in_work
 
 
 @asynccontextmanager
-async def _open_work(request: Request) -> AsyncIterator[UnitOfWork]:
+async def _open_work(request: Request, wanted: Wanted | None) -> AsyncIterator[UnitOfWork]:
     runtime = runtime_of(request)
     info = request_info(request.scope)
     peer = request.client.host if request.client else None
     address = _address_of(request, runtime)
-    identity = await _identify(runtime, Credentials(request.scope["headers"], peer), address, info)
+    identity = await _identify(runtime, Credentials(request.scope["headers"], peer, wanted), address, info)
     info.actor = identity.actor.subject
     info.on_behalf_of = identity.principal.subject if identity.principal is not None else None
     origin = Origin(
@@ -51,6 +62,7 @@ async def _open_work(request: Request) -> AsyncIterator[UnitOfWork]:
         correlation_id=info.correlation_id,
     )
     async with open_unit_of_work(runtime.context, identity, origin, is_read_only=request.method in READING_METHODS) as work:
+        work.wanted = wanted
         try:
             yield work
         finally:

@@ -15,6 +15,7 @@ from app.http.responses import ResourceResponse
 from app.http.routing import UNLIMITED
 from app.http.schemas import Resource
 from app.http.solving import Call, Solution
+from app.http.targets import InPath
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
 
@@ -83,7 +84,8 @@ class Routes:
         self, method: str, path: str, allow: Allowance, on: Target, *, is_secret: bool = False, problems: Sequence[int] = (), **options: Any
     ) -> Callable[[Endpoint], Endpoint]:
         guarding, extra = Solution(guard(allow, on, is_secret=is_secret)), {ACTIONS: actions_named(allow)}
-        return self._declare(method, path, guarding, extra, problems=(*problems, 404 if is_secret else 403), **options)
+        wanted_by = next((step.wanted_by for step in guarding.steps if isinstance(step, InPath)), None)
+        return self._declare(method, path, guarding, extra, problems=(*problems, 404 if is_secret else 403), wanted_by=wanted_by, **options)
 
     def _declare(  # noqa: PLR0913 - the parts of a route
         self,

@@ -12,7 +12,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.authz.builtin import BuiltinPolicyEngine, locating
+from app.authn.api_keys import PROOF
+from app.authz.builtin import BuiltinPolicyEngine, locating, locating_for
 from app.authz.tree import KEYS, SCOPES
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Action
@@ -24,7 +25,7 @@ from app.db.lookups import Lookup
 from app.db.repository import Repository
 from app.db.tenancy import fence
 from app.db.visibility import FILTERED
-from app.models import GroupMember, Membership, UnsentTuple
+from app.models import ApiKey, Execution, GroupMember, Membership, UnsentTuple
 from tests.conftest import TEMPLATE, run_sql_on
 from tests.support.application import ROOT
 from tests.support.crowd import seed_crowd
@@ -75,9 +76,10 @@ def lookups(listing: Listing) -> Iterator[tuple[str, Lookup]]:
 def every_lookup() -> Iterator[tuple[str, Lookup]]:
     for listing in listings():
         yield from lookups(listing)
-    for key in KEYS.values():
+    for key in (*KEYS.values(), Execution.id, ApiKey.id):
         # One of our own: what it is compiled to is kept, and what is planned for any value is not for the service.
         yield f"check by {key}", Lookup(locating(key, has_groups=True, tells_unsent=True).statement)
+        yield f"check by {key} with a key", Lookup(locating_for(PROOF, key, tells_unsent=True).statement)
 
 
 @pytest.fixture(scope="module")

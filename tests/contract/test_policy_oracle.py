@@ -3,20 +3,37 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from app.authn.api_keys import KeyVerifier
 from app.authz.tree import SCOPES
+from app.core.actors import Actor
+from app.core.clock import now
 from app.core.pagination import CursorPage, CursorRequest, decode_cursor
 from app.core.permissions import Action
 from app.db.listing import Listing, equals
 from app.db.pages import fetch_page
+from app.db.wanted import Wanted
 from app.models import ApiCall, ApiKey, AuditEvent, Document, DocumentVersion, Execution, Organization, Project
 from tests.support.engines import Candidate
-from tests.support.oracle import NARROW_KEY, PROFILE, Story, World, a_caller, a_story, identity_of, open_world
+from tests.support.oracle import (
+    NARROW_KEY,
+    PEPPER,
+    PROFILE,
+    TOKENS,
+    WHOLE_KEY,
+    Story,
+    World,
+    a_caller,
+    a_story,
+    identity_of,
+    open_world,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +56,27 @@ async def test_the_engine_finds_the_roles_the_oracle_finds(world: World, story: 
         if identity.actor != NARROW_KEY:
             assert located.granted == world.granted(story, identity.actor, place, identity.groups), place
     await work.rollback()
+
+
+@PROFILE
+@given(story=a_story, key=st.sampled_from([WHOLE_KEY, NARROW_KEY]), chosen=st.sets(st.integers(0, 24), min_size=4, max_size=6))
+async def test_what_comes_with_the_proof_of_a_key_is_what_the_engine_finds(
+    world: World, story: Story, key: Actor, chosen: set[int]
+) -> None:
+    await world.tell(story)
+    policy, verifier = world.candidate.policy, KeyVerifier(world.database, PEPPER, world.candidate.policy)
+    models: tuple[Any, ...] = (Organization, Project, Document, ApiCall, Execution, ApiKey)
+    columns = {model: model.id for model in models}
+    every = [(columns[model], values["id"]) for model, values in world.rows if model in columns]
+    for column, value in [*(every[number] for number in chosen), (Project.id, uuid4())]:
+        wanted = Wanted(column, value)
+        identity = await verifier.verify(TOKENS[key].written, None, wanted)
+        assert identity.actor == key
+        found = wanted.take(identity.asker, column, value)
+        assert found is not None
+        alone = await policy.locate(world.database, identity.asker, column, value, now())
+        assert await policy.locate(world.database, identity.asker, column, value, now(), found=found) == alone, column
+        assert (alone is None) == (found.row is None)
 
 
 @PROFILE

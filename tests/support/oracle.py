@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin
 from app.core.actors import Actor, ActorType, Identity, TokenGroups
+from app.core.keys import new_token
 from app.core.permissions import Action, Role, actions_of
 from app.core.resources import ResourceType
 from app.db.base import Base
@@ -45,6 +46,8 @@ CALLERS: Final = (
     Actor(ActorType.AGENT, "u"),
 )
 WHOLE_KEY, NARROW_KEY = (Actor(ActorType.API_KEY, str(UUID(int=number))) for number in (1, 2))
+PEPPER: Final = b"pepper"
+TOKENS: Final = {key: new_token() for key in (WHOLE_KEY, NARROW_KEY)}
 # What the narrow key was made for: enough to ask about others, but not on leaves alone.
 NARROWED: Final = frozenset({Action.PROJECT_READ, Action.DOCUMENT_READ, Action.DOCUMENT_WRITE, Action.MEMBER_MANAGE})
 MEMBERS: Final = CALLERS + tuple(Actor(ActorType.GROUP, name) for name in GROUPS)
@@ -192,6 +195,8 @@ async def open_world(database_url: str, candidate: Candidate = BUILTIN) -> Async
             written += project_rows + document_rows + call_rows + rows.execution(project) + rows.api_key(project)
             places += [project, document, call]
     written += rows.api_key(places[0], id=UUID(WHOLE_KEY.id)) + rows.api_key(places[0], id=UUID(NARROW_KEY.id), actions=sorted(NARROWED))
+    for key, token in TOKENS.items():
+        written += rows.secret(places[0], UUID(key.id), token, PEPPER)
     for place in places:
         written += rows.event(place)
     assert [place.ref.type for place in places] == [*LEVELS] * TENANTS

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import insert
 
 from app.core.actors import Actor
+from app.core.keys import KeyToken, hash_secret
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
@@ -15,6 +16,7 @@ from app.db.engine import Database
 from app.models import (
     ApiCall,
     ApiKey,
+    ApiKeySecret,
     AuditChain,
     AuditCheckpoint,
     AuditEvent,
@@ -155,6 +157,13 @@ def api_key(scope: Place, **columns: Any) -> Rows:
         **_RECORDED,
     }
     return [(ApiKey, {**row, **columns})]
+
+
+def secret(scope: Place, key_id: UUID, token: KeyToken, pepper: bytes) -> Rows:
+    """What proves a key of an organization or a project."""
+    stored = {"hash": hash_secret(token.secret, token.algorithm, pepper), "hash_algorithm": token.algorithm}
+    told = {"prefix": token.prefix, "api_key_id": key_id, "organization_id": scope.organization_id}
+    return [(ApiKeySecret, {**told, **stored, "created_at": BEGINNING})]
 
 
 def event(about: Place) -> Rows:

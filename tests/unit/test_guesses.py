@@ -10,6 +10,7 @@ from app.authn.guesses import MAX_ENTRIES, OF_ADDRESS, OF_PAIR, PROVED_SECONDS, 
 from app.core.actors import Actor, ActorType, Identity
 from app.core.errors import TooManyAttemptsError, UnauthenticatedError
 from app.core.keys import KeyToken, new_token
+from app.db.wanted import Wanted
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ class Known:
     asked: list[str] = field(default_factory=list)
     is_down: bool = False
 
-    async def verify(self, token: str, address: str | None) -> Identity:  # noqa: ARG002 - the port's signature
+    async def verify(self, token: str, address: str | None, wanted: Wanted | None = None) -> Identity:  # noqa: ARG002 - the port's
         self.asked.append(token)
         await asyncio.sleep(0)
         if self.is_down:
