@@ -34,7 +34,7 @@ from app.core.actors import Actor
 from app.core.errors import AppError
 from app.db.engine import Database, PoolLimits, SecondWall
 from app.db.filesystems import network_kind
-from app.db.migrations import migrate, require_head
+from app.db.migrations import current_version, head_version, migrate, require_head
 from app.db.roles import create_roles, require_roles
 from app.db.tracing import trace_statements
 from app.db.urls import DatabaseURLError, read_url
@@ -210,7 +210,8 @@ async def prepare_schema(database: Database) -> None:
         DatabaseRoleError: a role sees more, or less, than its work needs.
     """
     if database.is_sqlite:
-        await migrate(database)
+        if await current_version(database) != head_version():
+            await migrate(database)
     else:
         await require_head(database)
         await require_roles(database)

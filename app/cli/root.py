@@ -31,7 +31,6 @@ def read_settings() -> Settings:
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Do the work; ends the command with one clear line when it cannot be done."""
-    from alembic.util import CommandError as MigrationError
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.authz.openfga_terms import OpenFGAError
@@ -49,8 +48,6 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         fail(error.detail)
     except OpenFGAError as error:
         fail(f"OpenFGA (SAASBASE_AUTHZ__OPENFGA__URL) {error}")
-    except MigrationError as error:  # a version this release does not know: the database was migrated by a newer one
-        fail(f"the schema cannot be migrated: {error}")
     except BlobStoreError as error:
         fail(f"documents cannot be stored: {error} ({error.advice or 'see SAASBASE_STORAGE__LOCAL__BASE_PATH'})")
     except (SQLAlchemyError, OSError) as error:

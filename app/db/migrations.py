@@ -1,15 +1,15 @@
 """The schema's history: bring a database to the newest version, and tell whether it is there."""
 
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
-from alembic import command
 from app.db.engine import Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 # Any fixed number: processes that migrate one database take turns on it.
 _ADVISORY_LOCK: Final = 7_230_519_684_112_345
@@ -20,23 +20,26 @@ class SchemaVersionError(RuntimeError):
     """The database is not at the version this release needs."""
 
 
-def alembic_config(connection: Connection | None = None) -> Config:
+def alembic_config(connection: Connection | None = None) -> "Config":
     """Alembic's configuration, bound to an open connection."""
+    from alembic.config import Config  # noqa: PLC0415 - only who migrates waits for the library
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
     config.attributes["connection"] = connection
     return config
 
 
+@cache
 def head_version() -> str:
-    """The version this release was written for."""
-    return str(ScriptDirectory.from_config(alembic_config()).get_current_head())
+    """The version this release was written for: scripts are numbered. Alembic itself is loaded only to migrate."""
+    return max(path.name for path in (_SCRIPTS / "versions").glob("*.py")).partition("_")[0]
 
 
 async def current_version(database: Database) -> str | None:
     """The version of the database; None when it is empty."""
     async with database.open_read() as connection:
-        return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+        return await connection.run_sync(_read_version)
 
 
 async def migrate(database: Database) -> None:
@@ -64,5 +67,19 @@ async def require_head(database: Database) -> None:
         raise SchemaVersionError(f"the database schema is at {current or 'nothing'}, this release needs {head}: run 'saasbase migrate'")
 
 
+def _read_version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return found
+
+
 def _upgrade(connection: Any) -> None:
-    command.upgrade(alembic_config(connection), "head")
+    from alembic.util import CommandError  # noqa: PLC0415 - see above
+
+    from alembic import command  # noqa: PLC0415
+
+    try:
+        command.upgrade(alembic_config(connection), "head")
+    except CommandError as error:
+        raise SchemaVersionError(f"the schema cannot be migrated: {error}") from None

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Column, Connection, Integer, MetaData, String, Table, UniqueConstraint, inspect
 
 from alembic import command
@@ -225,3 +226,29 @@ async def test_executions_keep_their_rows_when_their_foreign_keys_change(empty_u
             await migrate(database)
             assert await ask(database, differences(Base.metadata)) == []
             assert await ask(database, content) == before
+
+
+def test_the_version_of_this_release_is_that_of_the_last_script() -> None:
+    assert head_version() == ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
+START = """
+import asyncio, sys
+from app.main import make_database, prepare_schema
+from app.settings import load_settings
+
+async def start():
+    database = make_database(load_settings())
+    await prepare_schema(database)
+    await database.aclose()
+
+asyncio.run(start())
+print("alembic" in sys.modules)
+"""
+
+
+def test_who_has_nothing_to_migrate_does_not_wait_for_alembic(tmp_path: Path) -> None:
+    for expected in ("True", "False"):
+        given = environment(SAASBASE_DB_URL=f"sqlite:///{tmp_path}/x.db")
+        ended = subprocess.run([sys.executable, "-c", START], env=given, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert ended.stdout.strip() == expected
