@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 from uuid import uuid4
 
+from pydantic_core import from_json
 from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -204,6 +205,7 @@ class Database:
             pool_timeout=self.limits.checkout_seconds,
             connect_args={"timeout": self.limits.lock_seconds},
             json_serializer=partial(json.dumps, ensure_ascii=False),  # as it is read, so that it can be searched
+            json_deserializer=from_json,
             hide_parameters=True,  # what a caller sent stands in no error's text, and so in no log line
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -236,6 +238,7 @@ class Database:
             pool_timeout=self.limits.checkout_seconds,
             pool_use_lifo=True,
             connect_args=options,
+            json_deserializer=from_json,  # a third of the standard library's time: a list of twenty has sixty to read
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "handle_error", give_up)
