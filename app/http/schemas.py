@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    PrivateAttr,
 )
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function, no_info_before_validator_function
 
@@ -169,7 +168,7 @@ class Resource(Schema):
     updated_at: datetime
     created_by_subject: str
     """Who created it: `user:alice`."""
-    _etag: str = PrivateAttr(default="")
+    revision: Annotated[int, Field(exclude=True)]
 
     @property
     def address(self) -> str:
@@ -179,14 +178,12 @@ class Resource(Schema):
     @property
     def etag(self) -> str:
         """The strong entity tag of this revision."""
-        return self._etag
+        return etag_of(self)
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
         """Read a row of the database."""
-        shown = cls.model_validate(row)
-        shown._etag = etag_of(row)  # noqa: SLF001 - its own private attribute
-        return shown
+        return cls.model_validate(row)
 
 
 class ActorRef(Schema):
