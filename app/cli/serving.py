@@ -141,8 +141,9 @@ def sweep(
 
 def _greeting(settings: Settings, host: str, port: int) -> str:
     web = settings.web
-    place = f"{web.ops_host}:{web.ops_port}" if web.ops_port else f"{host}:{port}"
-    lines = [f"SaaSBase Server  http://{place}/docs" if web.docs else f"SaaSBase Server  http://{host}:{port}"]
+    api = f"http://{_in_url(host)}:{port}"
+    operations = f"http://{_in_url(web.ops_host)}:{web.ops_port}" if web.ops_port else api
+    lines = [f"SaaSBase Server  {operations}/docs" if web.docs else f"SaaSBase Server  {api}"]
     header, trusted = settings.actor.header, settings.actor.trusted_proxies
     if settings.actor.resolver:
         lines.append(f"Who is calling:  {settings.actor.resolver} says it (SAASBASE_ACTOR__RESOLVER)")
@@ -152,3 +153,7 @@ def _greeting(settings: Settings, host: str, port: int) -> str:
     else:
         lines.append(f"Who is calling:  nobody may name himself in {header} (SAASBASE_ACTOR__TRUSTED_PROXIES is empty)")
     return "\n".join(lines)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -145,6 +145,7 @@ def test_the_base_path_may_be_empty_and_loses_its_trailing_slash(given: str, pat
         ("127.0.0.1/32", ["127.0.0.1/32"]),
         (" 10.0.0.0/8 , ::1/128 ,", ["10.0.0.0/8", "::1/128"]),
         ("192.168.1.7/16,10.1.2.3", ["192.168.0.0/16", "10.1.2.3/32"]),
+        ("::ffff:10.1.2.3/104,::ffff:10.1.2.3,::ffff:0:0/95", ["10.0.0.0/8", "10.1.2.3/32", "::fffe:0:0/95"]),
     ],
 )
 def test_networks_are_a_list_with_commas(given: str, networks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
