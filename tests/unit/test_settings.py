@@ -254,9 +254,10 @@ def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     assert load_settings().environment.value == "production"
     monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", "10.0.0.0/8")
+    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", "short")  # on top of an address
     load_settings()
     monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", "0.0.0.0/0")
-    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", SECRET)
+    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", "0123456789abcdef")
     load_settings()
 
 
@@ -269,6 +270,12 @@ def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPat
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::1/128,0.0.0.0/1,128.0.0.0/1"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::ffff:0:0/96"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "0.0.0.0/1,::ffff:8000:0/97"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        (
+            {"SAASBASE_ACTOR__TRUSTED_PROXIES": "0.0.0.0/0", "SAASBASE_ACTOR__PROXY_SECRET": "0123456789abcde"},
+            ["SAASBASE_ACTOR__PROXY_SECRET"],
+        ),
         (
             {"SAASBASE_API_KEYS__PEPPER": "x", "SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"},
             ["SAASBASE_API_KEYS__PEPPER", "SAASBASE_ACTOR__TRUSTED_PROXIES"],
