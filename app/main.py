@@ -46,7 +46,7 @@ from app.http.openapi import make_openapi
 from app.http.problems import handle_error
 from app.http.protections import cors_options
 from app.http.routes import require_guards
-from app.http.routing import RouteIndex
+from app.http.routing import RouteIndex, redirect_slashes
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
 from app.limits.buckets import LocalLimiter
@@ -290,6 +290,7 @@ def _make_shell(
         lifespan=lifespan,
     )
     app.state.runtime = runtime
+    redirect_slashes(app.router)
     app.include_router(ops.router)
     if has_operations and settings.web.metrics:
         app.include_router(ops.metrics_router)
