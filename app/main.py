@@ -109,8 +109,7 @@ async def migrate_database(settings: Settings, *, with_roles: bool) -> list[str]
     owner = Database(url, replace(_limits(settings), statement_seconds=0))
     try:
         await migrate(owner)
-        jobs_url = target.for_jobs.url if target.for_jobs is not target else None
-        return await create_roles(owner, target.url, jobs_url) if with_roles else []
+        return await create_roles(owner, target) if with_roles else []
     finally:
         await owner.aclose()
         await target.aclose()
