@@ -188,7 +188,9 @@ async def _keep(connection: AsyncConnection, name: str, settings: Mapping[str, s
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _MAY_NOT:
             raise
-        _log.warning("the role %s, which this one may not alter, keeps its own %s: that matters behind PgBouncer only", name, ", ".join(missing))
+        _log.warning(
+            "the role %s, which this one may not alter, keeps its own %s: that matters behind PgBouncer only", name, ", ".join(missing)
+        )
 
 
 def _table_grants(tables: list[str], role: str, *, is_for_jobs: bool) -> Iterator[str]:

@@ -62,6 +62,12 @@ def test_every_secret_is_required_and_made_by_the_one_line_at_the_head(compose: 
     assert not [value for service in compose["services"].values() for value in service.get("environment", {}).values() if value == ""]
 
 
+def test_the_documentation_names_all_that_can_be_set_in_dotenv() -> None:
+    section = (ROOT / "docs/operations.md").read_text().partition("| In `.env` |")[2].partition("\n\n")[0]
+    told = {name for line in section.splitlines() for name in re.findall(r"`([A-Z0-9_]+)`", line.split("|")[1] if "|" in line else "")}
+    assert told == set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", COMPOSE.read_text()))
+
+
 def test_every_service_waits_for_what_it_needs(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name, service in services.items():
