@@ -47,6 +47,15 @@ def test_the_image_copies_only_what_is_let_into_the_build() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
+def test_nothing_can_be_installed_in_what_runs(compose: dict[str, Any]) -> None:
+    final = DOCKERFILE.read_text().rpartition("\nFROM ")[2]
+    (removed,) = re.findall(r"rm -rf (.+)$", final, flags=re.MULTILINE)
+    assert removed.split() == ['"${library}/ensurepip"', '"${modules}/pip"', '"${modules}"/pip-*.dist-info', "/usr/local/bin/pip*"]
+    assert "pip install" not in final
+    (base,) = re.findall(r"^ARG PYTHON=(\S+)$", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    assert compose["services"]["api"]["build"]["args"] == {"PYTHON": f"${{PYTHON_IMAGE:-{base}}}"}
+
+
 def test_every_setting_that_is_named_exists(compose: dict[str, Any]) -> None:
     named = set(re.findall(r"\bSAASBASE_[A-Z0-9_]+", DOCKERFILE.read_text() + COMPOSE.read_text()))
     assert named - {"SAASBASE_STORAGE__S3__"} <= set(setting_names())
