@@ -93,7 +93,7 @@ def make_database(settings: Settings) -> Database:
 def _require_one_host(file: Path) -> None:
     if (kind := network_kind(file)) is not None:
         raise DatabaseURLError(
-            f"SAASBASE_DB_URL: {kind} is a network file system, where SQLite loses data: use a local disk, or PostgreSQL"
+            f"SAASBASE_DB_URL: {kind} is a network or shared file system, where SQLite loses data: use a local disk, or PostgreSQL"
         )
 
 
