@@ -3,6 +3,7 @@
 #   docker build --tag saasbase-server .
 #   docker run --publish 127.0.0.1:8000:8000 --volume saasbase:/var/lib/saasbase saasbase-server
 
+# To pin it: --build-arg PYTHON=python:3.13-slim-bookworm@sha256:..., with the digest you have looked at.
 ARG PYTHON=python:3.13-slim-bookworm
 
 FROM ${PYTHON} AS build
@@ -25,6 +26,10 @@ LABEL org.opencontainers.image.title="SaaSBase Server" \
 RUN groupadd --system --gid 10001 saasbase \
  && useradd --system --uid 10001 --gid saasbase --home-dir /var/lib/saasbase --shell /usr/sbin/nologin saasbase \
  && install --directory --owner saasbase --group saasbase --mode 0750 /var/lib/saasbase
+# Nothing is installed in what runs: away with the base's own pip, and with what could bring it back. A base may also have none.
+RUN modules="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+ && library="$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+ && rm -rf "${library}/ensurepip" "${modules}/pip" "${modules}"/pip-*.dist-info /usr/local/bin/pip*
 COPY --from=build /opt/saasbase /opt/saasbase
 COPY --from=build /srv/saasbase /srv/saasbase
 ENV PATH=/opt/saasbase/bin:$PATH \

@@ -46,7 +46,7 @@ from app.http.openapi import make_openapi
 from app.http.problems import handle_error
 from app.http.protections import cors_options
 from app.http.routes import require_guards
-from app.http.routing import RouteIndex
+from app.http.routing import RouteIndex, redirect_slashes
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
 from app.limits.buckets import LocalLimiter
@@ -93,7 +93,7 @@ def make_database(settings: Settings) -> Database:
 def _require_one_host(file: Path) -> None:
     if (kind := network_kind(file)) is not None:
         raise DatabaseURLError(
-            f"SAASBASE_DB_URL: {kind} is a network file system, where SQLite loses data: use a local disk, or PostgreSQL"
+            f"SAASBASE_DB_URL: {kind} is a network or shared file system, where SQLite loses data: use a local disk, or PostgreSQL"
         )
 
 
@@ -109,8 +109,7 @@ async def migrate_database(settings: Settings, *, with_roles: bool) -> list[str]
     owner = Database(url, replace(_limits(settings), statement_seconds=0))
     try:
         await migrate(owner)
-        jobs_url = target.for_jobs.url if target.for_jobs is not target else None
-        return await create_roles(owner, target.url, jobs_url) if with_roles else []
+        return await create_roles(owner, target) if with_roles else []
     finally:
         await owner.aclose()
         await target.aclose()
@@ -291,6 +290,7 @@ def _make_shell(
         lifespan=lifespan,
     )
     app.state.runtime = runtime
+    redirect_slashes(app.router)
     app.include_router(ops.router)
     if has_operations and settings.web.metrics:
         app.include_router(ops.metrics_router)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
+from app.core.addresses import plain_address
 from app.db.wanted import Wanted
 
 PROXY_SECRET_HEADER: Final = "X-SaaSBase-Proxy-Secret"  # noqa: S105 - a header's name
@@ -63,7 +64,7 @@ class ProxyTrust:
             if not self.covers(client):
                 break
             try:
-                client = str(ip_address(hop.partition("%")[0]))  # a zone means nothing beyond its own host
+                client = plain_address(str(ip_address(hop.partition("%")[0])))  # a zone means nothing beyond its own host
             except ValueError:
                 break
         return client

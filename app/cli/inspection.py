@@ -130,7 +130,10 @@ async def _look_at_database(database: "Database") -> str:
     await database.ping()
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     place = database.url.database if database.is_sqlite else f"{database.url.host}:{database.url.port or 5432}/{database.url.database}"
-    return f"{kind} {place}, {(time.perf_counter() - started) * 1000:.0f} ms"
+    told = f"{kind} {place}, {(time.perf_counter() - started) * 1000:.0f} ms"
+    if not await database.has_time_limit():
+        told += "; through a pooler, and its role has no statement_timeout: 'saasbase migrate --create-roles' or ALTER ROLE sets one"
+    return told
 
 
 async def _look_at_schema(database: "Database") -> str:

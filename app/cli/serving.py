@@ -1,6 +1,7 @@
 """``serve``, ``migrate``, ``sweep``: the service, its schema and its store."""
 
 import gc
+import logging
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from app.cli.root import fail, read_settings, run
-from app.settings import Settings
+from app.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+_log = logging.getLogger(__name__)
 
 # A worker that says nothing for so long is replaced. On a busy machine it takes several seconds until one has started to speak.
 WORKER_SILENCE_SECONDS: Final = 30
@@ -34,6 +37,7 @@ def serve(
     from app.settings import AuthorizationEngine
 
     settings = read_settings()
+    _warn_of_known_secrets(settings)
 
     async def prepare() -> None:
         if (tracing := make_tracing(settings)) is not None:  # that it can be had; each process has its own
@@ -71,6 +75,17 @@ def serve(
     gc.enable()
     with shared_folder() if settings.web.metrics and workers > 1 else nullcontext():
         run_server(config)
+
+
+def _warn_of_known_secrets(settings: Settings) -> None:
+    """Production refuses them; elsewhere they are told, because the environment may have been forgotten, too."""
+    defaults = Settings.model_construct()
+    names = {
+        f"{PREFIX}API_KEYS__PEPPER": settings.api_keys.pepper == defaults.api_keys.pepper,
+        f"{PREFIX}AUDIT__KEY": settings.audit.key == defaults.audit.key,
+    }
+    if known := [name for name, is_default in names.items() if is_default]:
+        _log.warning("%s: everybody knows the default; set a secret of your own before you keep anything real here", " and ".join(known))
 
 
 def _require_second_port(settings: Settings, port: int) -> None:
@@ -145,8 +160,9 @@ def sweep(
 
 def _greeting(settings: Settings, host: str, port: int) -> str:
     web = settings.web
-    place = f"{web.ops_host}:{web.ops_port}" if web.ops_port else f"{host}:{port}"
-    lines = [f"SaaSBase Server  http://{place}/docs" if web.docs else f"SaaSBase Server  http://{host}:{port}"]
+    api = f"http://{_in_url(host)}:{port}"
+    operations = f"http://{_in_url(web.ops_host)}:{web.ops_port}" if web.ops_port else api
+    lines = [f"SaaSBase Server  {operations}/docs" if web.docs else f"SaaSBase Server  {api}"]
     header, trusted = settings.actor.header, settings.actor.trusted_proxies
     if settings.actor.resolver:
         lines.append(f"Who is calling:  {settings.actor.resolver} says it (SAASBASE_ACTOR__RESOLVER)")
@@ -156,3 +172,7 @@ def _greeting(settings: Settings, host: str, port: int) -> str:
     else:
         lines.append(f"Who is calling:  nobody may name himself in {header} (SAASBASE_ACTOR__TRUSTED_PROXIES is empty)")
     return "\n".join(lines)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -113,7 +113,8 @@ def run_server(config: uvicorn.Config) -> None:
         return
     server = uvicorn.Server(config)
     try:
-        server.run()
+        # asyncio would keep IPv4 out of an IPv6 socket; the one that workers share takes both, where the system does not say otherwise.
+        server.run([config.bind_socket()] if ":" in config.host else None)
     except KeyboardInterrupt:
         return
     if not server.started:

@@ -43,6 +43,18 @@ class PoolLimits:
     transaction_pooler: bool = False
 
 
+def session_settings(limits: PoolLimits) -> dict[str, str]:
+    """What holds in each session of PostgreSQL: said by the connection, or by its role where a pooler is between. Names and digits only."""
+    return {
+        "statement_timeout": str(int(limits.statement_seconds * 1000)),
+        "lock_timeout": str(int(limits.lock_seconds * 1000)),
+        "idle_in_transaction_session_timeout": "60000",
+        "jit": "off",  # compiling a plan costs more than running our short statements
+        "max_parallel_workers_per_gather": "0",  # and so does starting workers for them
+        "plan_cache_mode": "force_generic_plan",  # and planning: each has the index that serves it, whatever the values
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class SecondWall:
     """How tenants are kept apart by the database itself: row-level security, and a role of their own for jobs of every tenant."""
@@ -177,6 +189,14 @@ class Database:
         async with asyncio.timeout(5), self.open_read() as connection:
             await connection.execute(text("SELECT 1"))
 
+    async def has_time_limit(self) -> bool:
+        """Whether a statement is ended that takes too long: behind a pooler that is for the role to say."""
+        if self.is_sqlite or not self.limits.statement_seconds:
+            return True
+        async with self.open_read() as connection:
+            found: str = (await connection.execute(text("SHOW statement_timeout"))).scalar_one()
+            return found != "0"
+
     async def read_clock(self) -> datetime | None:
         """What time it is where the database runs; None when that is in this process."""
         if self.is_sqlite:
@@ -213,20 +233,13 @@ class Database:
 
     def _postgresql_engine(self) -> AsyncEngine:
         options: dict[str, Any] = {
-            "server_settings": {
-                "application_name": "saasbase",
-                "statement_timeout": str(int(self.limits.statement_seconds * 1000)),
-                "lock_timeout": str(int(self.limits.lock_seconds * 1000)),
-                "idle_in_transaction_session_timeout": "60000",
-                "jit": "off",  # compiling a plan costs more than running our short statements
-                "max_parallel_workers_per_gather": "0",  # and so does starting workers for them
-                "plan_cache_mode": "force_generic_plan",  # and planning: each has the index that serves it, whatever the values
-            },
+            "server_settings": {"application_name": "saasbase", **session_settings(self.limits)},
             "connection_class": ConfinableConnection if self.row_level_security else BoundedConnection,
             **limits_of_waiting(self.limits.statement_seconds),
         }
         if self.limits.transaction_pooler:
-            # PgBouncer gives each transaction another server: session settings and named statements would be lost or collide.
+            # PgBouncer gives each transaction another server: session settings and named statements would be lost or collide. The
+            # settings are then the role's: see ``app.db.roles.create_roles``.
             options["server_settings"] = {}
             options["statement_cache_size"] = 0
             options["prepared_statement_cache_size"] = 0

@@ -3,8 +3,13 @@
 from pathlib import Path
 from typing import Final
 
-NETWORKED: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "lustre"}
+# Of the network, of clusters over shared disks, and of a virtual machine's host, by the names that Linux calls them.
+SHARED: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "coda", "ncpfs", "davfs", "fuse.sshfs"}
+    | {"ceph", "fuse.ceph", "fuse.ceph-fuse", "glusterfs", "fuse.glusterfs", "lustre", "gpfs", "beegfs", "orangefs", "pvfs2", "wekafs"}
+    | {"ocfs2", "gfs2", "9p", "virtiofs", "vboxsf", "prl_fs", "fuse.vmhgfs-fuse"}
+    | {"fuse.juicefs", "fuse.mfs", "fuse.seaweedfs", "fuse.cubefs"}
+    | {"fuse.s3fs", "fuse.goofys", "fuse.gcsfuse", "fuse.blobfuse", "fuse.blobfuse2", "fuse.rclone"}
 )
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -18,7 +23,7 @@ def network_kind(path: Path, mounts: Path = _MOUNTS) -> str | None:
     place = path.resolve()
     found = [(fields[4], _kind(fields)) for fields in map(str.split, lines) if place.is_relative_to(_unescaped(fields[4]))]
     _, kind = max(found, key=lambda mount: len(mount[0]), default=("", ""))
-    return kind if kind in NETWORKED else None
+    return kind if kind in SHARED else None
 
 
 def _kind(fields: list[str]) -> str:

@@ -1,18 +1,22 @@
 """The roles of the second wall: made by ``saasbase migrate --create-roles``, and checked before the service serves."""
 
 import hmac
+import logging
 import os
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import pbkdf2_hmac, sha256
 from typing import Any, Final
 
 from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from app.db.engine import Database
+from app.db.engine import Database, session_settings
 from app.db.tenancy import tenant_tables
+
+_log = logging.getLogger(__name__)
 
 # What proves that nobody touched the audit trail, the role of requests can only read.
 READ_ONLY: Final = frozenset({"audit_chains", "audit_gaps", "audit_checkpoints"})
@@ -34,6 +38,11 @@ _SHARED: Final = text(
     "SELECT relname AS name, has_table_privilege(oid, 'INSERT') AS is_granted FROM pg_class"
     " WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:names)"
 )
+_KEPT: Final = text(
+    "SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setrole = to_regrole(quote_ident(:name))"
+    " AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_MAY_NOT: Final = "42501"  # insufficient_privilege
 _TABLES: Final = text(
     "SELECT c.relname AS name, pg_has_role(c.relowner, 'MEMBER') AS is_owned,"
     " has_table_privilege(c.oid, 'SELECT') AND (c.relname = ANY(:read_only) OR has_table_privilege(c.oid, 'INSERT')) AS is_granted,"
@@ -105,10 +114,11 @@ async def _look(database: Database, read_only: frozenset[str]) -> tuple[Any, lis
         return role, list((await connection.execute(_TABLES, {"names": sorted(tenant_tables()), "read_only": sorted(read_only)})).all())
 
 
-async def create_roles(owner: Database, app: URL, jobs: URL | None) -> list[str]:
-    """Make the roles these URLs name where they are absent, and give them what they need. To do again after each migration.
+async def create_roles(owner: Database, served: Database) -> list[str]:
+    """Make the roles that serve where they are absent, and give them what they need. To do again after each migration.
 
-    A role that exists keeps its password. All in one transaction, as the role that owns the tables; returns the names of new roles.
+    A role that exists keeps its password; the settings of its sessions, which a connection through a pooler cannot say, become those of
+    ``served``. All in one transaction, as the role that owns the tables; returns the names of new roles.
 
     Raises:
         DatabaseRoleError: a URL names no role, the owner, or the role of the other URL; or a new role's password is not ASCII.
@@ -116,6 +126,7 @@ async def create_roles(owner: Database, app: URL, jobs: URL | None) -> list[str]
     if owner.is_sqlite:
         raise DatabaseRoleError("SQLite has no roles")
     new = []
+    app, jobs = served.url, served.for_jobs.url if served.for_jobs is not served else None
     async with owner.writer.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         migrator = (await connection.execute(_ROLE)).one().name
@@ -128,6 +139,7 @@ async def create_roles(owner: Database, app: URL, jobs: URL | None) -> list[str]
             if await _create(connection, setting, url):
                 new.append(url.username)
             await _grant(connection, url.username, is_for_jobs=url is jobs)
+            await _keep(connection, url.username, session_settings(served.limits))
     return new
 
 
@@ -160,6 +172,25 @@ async def _grant(connection: AsyncConnection, name: str, *, is_for_jobs: bool) -
     if not is_for_jobs:  # who sees every row need not ask whose it is
         for function in (await connection.execute(_FUNCTIONS)).scalars().all():
             await connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {role}")
+
+
+async def _keep(connection: AsyncConnection, name: str, settings: Mapping[str, str]) -> None:
+    kept = set((await connection.execute(_KEPT, {"name": name})).scalars())
+    missing = {setting: value for setting, value in settings.items() if f"{setting}={value}" not in kept}
+    if not missing:
+        return
+    database = (await connection.execute(text("SELECT quote_ident(current_database())"))).scalar_one()
+    try:
+        async with connection.begin_nested():
+            for setting, value in missing.items():
+                statement = f"ALTER ROLE {_quoted(connection, name)} IN DATABASE {database} SET {setting} = '{value}'"
+                await connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _MAY_NOT:
+            raise
+        _log.warning(
+            "the role %s, which this one may not alter, keeps its own %s: that matters behind PgBouncer only", name, ", ".join(missing)
+        )
 
 
 def _table_grants(tables: list[str], role: str, *, is_for_jobs: bool) -> Iterator[str]:

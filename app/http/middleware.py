@@ -1,10 +1,11 @@
-"""The outermost ring, plain ASGI: request id, security headers, access line, metrics."""
+"""The outermost ring, plain ASGI: the peer's address in its plain form, request id, security headers, access line, metrics."""
 
 import time
 
 from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.addresses import plain_address
 from app.http.access import note_request
 from app.http.limits import headers_of
 from app.http.protections import protections_of
@@ -42,6 +43,8 @@ class EdgeMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        if peer := scope.get("client"):
+            scope["client"] = (plain_address(peer[0]), peer[1])
         info = request_info(scope)
         span = span_of_request(scope)
         info.trace_id = trace_id_of(span) or info.trace_id

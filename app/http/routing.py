@@ -6,12 +6,14 @@ Starlette tries one pattern after the other; with eighty routes that costs more 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi.routing import APIRoute
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match
+from starlette.responses import RedirectResponse
+from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from app.core.errors import BadRequestError, UnsupportedMediaTypeError
@@ -76,6 +78,25 @@ class RouteIndex(BaseRoute):
             if method in node.routes:
                 raise ValueError(f"two routes for {method} {route.path}")
             node.routes[method] = (route, tuple(names))
+
+
+def redirect_slashes(router: Router) -> None:
+    """Send whoever wrote slashes behind a path that there is to the path itself, with method and body (307).
+
+    Not by its whole URL, as Starlette would: behind a proxy that ends TLS only that one knows scheme and host (RFC 9110, 10.2.2).
+    """
+
+    async def redirect_or_refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"].rstrip(_SEGMENT_END)
+        there_is = path != scope["path"] and any(route.matches({**scope, "path": path})[0] is not Match.NONE for route in router.routes)
+        if not there_is:
+            await router.not_found(scope, receive, send)
+            return
+        query = scope["query_string"].decode("latin-1")
+        await RedirectResponse(quote(path) + (f"?{query}" if query else ""))(scope, receive, send)
+
+    router.redirect_slashes = False
+    router.default = redirect_or_refuse
 
 
 def _find(node: _Node, segments: list[str], place: int, values: list[str]) -> _Node | None:

@@ -118,7 +118,9 @@ async def open_contents(place: str, server: S3Server) -> AsyncIterator[Contents]
             break
     except BlobStoreError as error:
         await bucket.aclose()
-        raise SourceError(f"the documents in S3 cannot be read: {error}") from None
+        has_keys = server.access_key is not None and server.secret_key is not None
+        advice = "" if has_keys else " (REFERENCE_S3_ACCESS_KEY and REFERENCE_S3_SECRET_KEY are not both set)"
+        raise SourceError(f"the documents in S3 cannot be read: {error}{advice}") from None
     try:
         yield BucketContents(bucket)
     finally:

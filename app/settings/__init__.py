@@ -147,8 +147,13 @@ def _unsafe_lines(settings: Settings) -> Iterator[str]:
     sixes = [network for network in believed if isinstance(network, IPv6Network)]
     together: list[IPv4Network | IPv6Network] = [*collapse_addresses(fours), *collapse_addresses(sixes)]
     believes_everybody = any(network.prefixlen == 0 for network in together)
-    if believes_everybody and settings.actor.proxy_secret is None:
+    secret = settings.actor.proxy_secret
+    if not believes_everybody:
+        return
+    if secret is None:
         yield f"{PREFIX}ACTOR__TRUSTED_PROXIES: in production not everybody is believed: name your proxies, or set a proxy secret"
+    elif len(secret.get_secret_value()) < MIN_SECRET:
+        yield f"{PREFIX}ACTOR__PROXY_SECRET: in production it must have at least {MIN_SECRET} characters where it alone says who is a proxy"
 
 
 def _ours(source: DotEnvSettingsSource) -> dict[str, str | None]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any
 
 from pydantic import (
@@ -13,6 +13,7 @@ from pydantic import (
 from pydantic_settings import NoDecode
 
 from app.core.actors import Actor, InvalidActorError
+from app.core.addresses import plain_network
 from app.core.issuers import Issuer, require_distinct
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
@@ -27,7 +28,7 @@ def read_list(value: Any) -> Any:
 def read_networks(values: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
     """Addresses and networks in CIDR notation."""
     try:
-        return tuple(ip_network(value, strict=False) for value in values)
+        return tuple(plain_network(value) for value in values)
     except ValueError:  # its text repeats the value
         raise ValueError("must be addresses or networks with commas between, such as 127.0.0.1/32,10.0.0.0/8") from None
 

@@ -98,8 +98,7 @@ ALLOWED = {
     },
     "for_jobs": {
         "app/db/engine.py": "defines it",
-        "app/db/roles.py": "asks whether its role sees every tenant",
-        "app/main.py": "names the role that is to be made",
+        "app/db/roles.py": "asks whether its role sees every tenant, and names the role that is to be made",
         "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
         "app/authz/outbox.py": "sends the changes of every tenant",
         "app/audit/report.py": "verifies the chain of every tenant",

@@ -68,6 +68,14 @@ def test_the_doctor_says_that_a_schema_is_missing(postgres_url: str, tmp_path: P
     assert "run 'saasbase migrate'" in ended.out
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_doctor_sees_that_statements_have_no_limit_behind_a_pooler(database_url: str, owner_url: str, tmp_path: Path) -> None:
+    settings = {**environment_of(database_url), "SAASBASE_DATABASE__TRANSACTION_POOLER": "true"}
+    assert "no statement_timeout: 'saasbase migrate --create-roles'" in run_saasbase(tmp_path, "doctor", **settings).out
+    assert run_saasbase(tmp_path, "migrate", "--create-roles", **settings, SAASBASE_DATABASE__MIGRATION_URL=owner_url).status == 0
+    assert "statement_timeout" not in run_saasbase(tmp_path, "doctor", **settings).out
+
+
 def test_the_doctor_makes_no_sqlite_database(tmp_path: Path) -> None:
     ended = run_saasbase(tmp_path, "doctor")
     assert ended.status == 0, ended

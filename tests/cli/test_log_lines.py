@@ -54,6 +54,21 @@ def test_a_terminal_shows_what_was_asked_for(tmp_path: Path) -> None:
     assert (line["message"], line["actor"], line["level"]) == ("GET /api/me 200", "user:alice", "INFO")
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "SAASBASE_API_KEYS__PEPPER and SAASBASE_AUDIT__KEY: everybody knows the default"),
+        ({"SAASBASE_API_KEYS__PEPPER": "mine"}, "WARNING SAASBASE_AUDIT__KEY: everybody knows the default"),
+        ({"SAASBASE_API_KEYS__PEPPER": "mine", "SAASBASE_AUDIT__KEY": "mine"}, None),
+    ],
+)
+def test_a_start_with_secrets_that_everybody_knows_says_so_once(settings: dict[str, str], told: str | None, tmp_path: Path) -> None:
+    with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=2, SAASBASE_LOG__FORMAT="console", **settings) as server:
+        found = [line for line in server.log.splitlines() if "everybody knows" in line]
+    assert len(found) == (told is not None)
+    assert told is None or told in found[0]
+
+
 @pytest.mark.parametrize(("level", "shown"), [("INFO", True), ("WARNING", False)])
 def test_the_level_decides_what_is_written(tmp_path: Path, level: str, shown: bool) -> None:
     with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, SAASBASE_LOG__LEVEL=level, SAASBASE_LOG__FORMAT="console") as server:

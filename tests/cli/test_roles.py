@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from app.db.base import Base
-from app.db.engine import Database, SecondWall
+from app.db.engine import Database, PoolLimits, SecondWall, session_settings
 from app.db.migrations import head_version, migrate
 from app.db.roles import DatabaseRoleError, require_roles
 from app.db.tenancy import tenant_tables
@@ -80,6 +80,42 @@ async def test_the_password_of_the_url_lets_in_and_no_other(empty_database: str,
     await connection.close()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(empty_database, user=WITH_PASSWORD, password=PASSWORD[:-1])
+
+
+def settings_kept(url: str, folder: Path, **changes: str) -> dict[str, str]:
+    """What a session of the app role has, to which its client says nothing: one that a pooler opens."""
+
+    async def look() -> dict[str, str]:
+        connection = await asyncpg.connect(url, user=WITH_PASSWORD, password=PASSWORD)
+        try:
+            return {name: await connection.fetchval(f"SHOW {name}") for name in session_settings(PoolLimits())}
+        finally:
+            await connection.close()
+
+    assert create_roles(url, folder, **changes).status == 0
+    return asyncio.run(look())
+
+
+def test_the_roles_keep_what_a_pooled_connection_cannot_say(empty_database: str, tmp_path: Path) -> None:
+    expected = {
+        "statement_timeout": "30s",
+        "lock_timeout": "10s",
+        "idle_in_transaction_session_timeout": "1min",
+        "jit": "off",
+        "max_parallel_workers_per_gather": "0",
+        "plan_cache_mode": "force_generic_plan",
+    }
+    assert settings_kept(empty_database, tmp_path) == expected
+    changed = settings_kept(empty_database, tmp_path, SAASBASE_DATABASE__STATEMENT_TIMEOUT_SECONDS="1.5")
+    assert changed == {**expected, "statement_timeout": "1500ms"}
+
+
+def test_a_role_of_somebody_else_keeps_its_own(empty_database: str, postgres_url: str, tmp_path: Path) -> None:
+    asyncio.run(run_sql_on(postgres_url, f"CREATE ROLE {WITH_PASSWORD} LOGIN SUPERUSER"))
+    for _ in range(2):
+        ended = create_roles(empty_database, tmp_path)
+        assert (ended.status, ended.out) == (0, f"schema is at {head_version()}\n"), ended
+        assert f"the role {WITH_PASSWORD}, which this one may not alter, keeps its own statement_timeout" in ended.err
 
 
 @on_postgresql

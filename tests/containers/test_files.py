@@ -47,6 +47,15 @@ def test_the_image_copies_only_what_is_let_into_the_build() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
+def test_nothing_can_be_installed_in_what_runs(compose: dict[str, Any]) -> None:
+    final = DOCKERFILE.read_text().rpartition("\nFROM ")[2]
+    (removed,) = re.findall(r"rm -rf (.+)$", final, flags=re.MULTILINE)
+    assert removed.split() == ['"${library}/ensurepip"', '"${modules}/pip"', '"${modules}"/pip-*.dist-info', "/usr/local/bin/pip*"]
+    assert "pip install" not in final
+    (base,) = re.findall(r"^ARG PYTHON=(\S+)$", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    assert compose["services"]["api"]["build"]["args"] == {"PYTHON": f"${{PYTHON_IMAGE:-{base}}}"}
+
+
 def test_every_setting_that_is_named_exists(compose: dict[str, Any]) -> None:
     named = set(re.findall(r"\bSAASBASE_[A-Z0-9_]+", DOCKERFILE.read_text() + COMPOSE.read_text()))
     assert named - {"SAASBASE_STORAGE__S3__"} <= set(setting_names())
@@ -60,6 +69,12 @@ def test_every_secret_is_required_and_made_by_the_one_line_at_the_head(compose: 
     (made,) = re.findall(r"for name in ([A-Z0-9_ ]+); do", text)
     assert set(made.split()) == SECRETS
     assert not [value for service in compose["services"].values() for value in service.get("environment", {}).values() if value == ""]
+
+
+def test_the_documentation_names_all_that_can_be_set_in_dotenv() -> None:
+    section = (ROOT / "docs/operations.md").read_text().partition("| In `.env` |")[2].partition("\n\n")[0]
+    told = {name for line in section.splitlines() for name in re.findall(r"`([A-Z0-9_]+)`", line.split("|")[1] if "|" in line else "")}
+    assert told == set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", COMPOSE.read_text()))
 
 
 def test_every_service_waits_for_what_it_needs(compose: dict[str, Any]) -> None:

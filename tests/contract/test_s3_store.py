@@ -19,6 +19,8 @@ from app.blobs import s3, s3_bucket
 from app.blobs.s3 import S3BlobStore
 from app.blobs.s3_bucket import S3Bucket
 from app.blobs.store import READ_BYTES, BlobMissingError, BlobStore, BlobStoreError
+from app.main import make_store
+from app.settings import Settings
 from tests.contract.test_blob_store import FUTURE, older_than, opened, put, read, reading
 from tests.support.faults import Fault
 from tests.support.postgres import free_port
@@ -52,6 +54,23 @@ async def test_the_server_refuses_bytes_that_are_not_those_that_were_sent(s3_ser
         await calls.abort(key, upload_id)
         await calls.abort(key, upload_id)
     assert await bucket.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("path_style", "address"),
+    [(True, "http://s3.test:7070/documents/production/k?"), (False, "http://documents.s3.test:7070/production/k?")],
+)
+async def test_the_bucket_stands_in_the_path_or_in_the_host_as_the_setting_says(path_style: bool, address: str) -> None:
+    keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+    given = {"endpoint": "http://s3.test:7070", "bucket": "documents", "prefix": "production", "path_style": path_style, **keys}
+    store = make_store(Settings.model_validate({"storage": {"s3": given}}))
+    assert isinstance(store, S3BlobStore)
+    await store._bucket.open()
+    try:
+        signed = await store._bucket.presign("k", "attachment", "text/plain", 60)
+    finally:
+        await store._bucket.aclose()
+    assert signed.startswith(address), signed
 
 
 @pytest.mark.parametrize(

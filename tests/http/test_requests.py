@@ -144,10 +144,15 @@ async def test_a_trailing_slash_is_redirected_with_method_and_body(service: Serv
     organization = await alice.new_organization()
     for method, path in (("GET", "/organizations"), ("POST", "/organizations"), ("GET", f"/organizations/{organization['id']}")):
         redirected = await alice.request(method, f"{path}/?page=1", 307, **({"json": {"slug": "x"}} if method == "POST" else {}))
-        assert redirected.headers["location"] == f"http://service/api{path}?page=1"
+        assert redirected.headers["location"] == f"/api{path}?page=1", "behind TLS only the proxy knows the scheme"
     followed = await service.client.post("/api/organizations/", json={"slug": "x"}, headers=alice.headers, follow_redirects=True)
     assert followed.status_code == 201
+    odd = await service.client.get("/api/organizations/a%3Fb%20%C3%A9%25//?q=%2F", headers=alice.headers)
+    assert (odd.status_code, odd.headers["location"]) == (307, "/api/organizations/a%3Fb%20%C3%A9%25?q=%2F")
+    assert (await service.client.get("/livez/")).headers["location"] == "/livez"
     read_problem(await service.client.get("/api/nothing/"), 404, "not_found")
+    read_problem(await service.client.get("//livez/"), 404, "not_found")
+    read_problem(await service.client.get("/"), 404, "not_found")
     read_problem(await service.client.get("//api/organizations"), 404, "not_found")
 
 

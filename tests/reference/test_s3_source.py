@@ -69,6 +69,14 @@ async def test_a_bucket_that_cannot_be_read_ends_it_before_anything_is_written(
         await service.as_("user:alice").get(f"/organizations/{world.ids['acme']}", 404)
 
 
+def test_without_keys_the_command_says_where_they_are_taken_from(world: World, tmp_path: Path) -> None:
+    arguments = ["--storage", "s3://somewhere", "--s3-endpoint", "http://127.0.0.1:9", "--dry-run"]
+    elsewhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "none", "AWS_SHARED_CREDENTIALS_FILE": "none"}
+    ended = run_saasbase(tmp_path, "import", "reference", *arguments, REFERENCE_DB_URL=world.database_url, **elsewhere)
+    assert ended.status == 1
+    assert "(REFERENCE_S3_ACCESS_KEY and REFERENCE_S3_SECRET_KEY are not both set)" in ended.err
+
+
 async def test_the_command_takes_its_server_from_options_and_its_keys_from_the_environment(
     world: World, bucket: Bucket, database_url: str, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ class Server:
 
 
 @contextmanager
-def run_server(database_url: str, folder: Path, *, workers: int = 1, **environment: str) -> Iterator[Server]:
+def run_server(database_url: str, folder: Path, *, workers: int = 1, host: str = "127.0.0.1", **environment: str) -> Iterator[Server]:
     """Start the service on a free port with its files below ``folder``; ends it with the block."""
     port = free_port()
     log_path = folder / f"server-{port}.log"
@@ -58,7 +58,7 @@ def run_server(database_url: str, folder: Path, *, workers: int = 1, **environme
         **environment,
     }
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SAASBASE_")}
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--workers", str(workers)]
+    command = [sys.executable, "-m", "app", "serve", "--host", host, "--port", str(port), "--workers", str(workers)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             command,

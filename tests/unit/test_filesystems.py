@@ -39,6 +39,20 @@ def test_the_nearest_mount_decides(file: str, kind: str | None, mounts: Path) ->
     assert network_kind(Path(file), mounts) == kind
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_shared"),
+    [
+        *((kind, True) for kind in ("ocfs2", "gfs2", "9p", "virtiofs", "beegfs", "lustre", "gpfs", "smb3", "ceph")),
+        *((f"fuse.{kind}", True) for kind in ("juicefs", "gcsfuse", "rclone", "s3fs", "sshfs", "ceph-fuse")),
+        *((kind, False) for kind in ("ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuseblk", "fuse.fuse-overlayfs", "fuse.mergerfs")),
+    ],
+)
+def test_what_several_hosts_may_write_to_is_known(kind: str, *, is_shared: bool, tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"24 1 8:1 / / rw - ext4 /dev/sda1 rw\n25 24 0:22 / /srv rw,relatime shared:2 - {kind} somewhere rw\n")
+    assert network_kind(Path("/srv/saasbase.db"), mounts) == (kind if is_shared else None)
+
+
 def test_where_the_system_does_not_tell_nothing_is_known(tmp_path: Path) -> None:
     assert network_kind(Path("/srv/saasbase.db"), tmp_path / "absent") is None
 
@@ -50,5 +64,5 @@ def test_production_keeps_sqlite_on_one_host(environment: str, *, is_refused: bo
     if not is_refused:
         make_database(settings)
         return
-    with pytest.raises(DatabaseURLError, match="SAASBASE_DB_URL: nfs4 is a network file system"):
+    with pytest.raises(DatabaseURLError, match="SAASBASE_DB_URL: nfs4 is a network or shared file system"):
         make_database(settings)

@@ -145,6 +145,7 @@ def test_the_base_path_may_be_empty_and_loses_its_trailing_slash(given: str, pat
         ("127.0.0.1/32", ["127.0.0.1/32"]),
         (" 10.0.0.0/8 , ::1/128 ,", ["10.0.0.0/8", "::1/128"]),
         ("192.168.1.7/16,10.1.2.3", ["192.168.0.0/16", "10.1.2.3/32"]),
+        ("::ffff:10.1.2.3/104,::ffff:10.1.2.3,::ffff:0:0/95", ["10.0.0.0/8", "10.1.2.3/32", "::fffe:0:0/95"]),
     ],
 )
 def test_networks_are_a_list_with_commas(given: str, networks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,9 +254,10 @@ def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     assert load_settings().environment.value == "production"
     monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", "10.0.0.0/8")
+    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", "short")  # on top of an address
     load_settings()
     monkeypatch.setenv("SAASBASE_ACTOR__TRUSTED_PROXIES", "0.0.0.0/0")
-    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", SECRET)
+    monkeypatch.setenv("SAASBASE_ACTOR__PROXY_SECRET", "0123456789abcdef")
     load_settings()
 
 
@@ -268,6 +270,12 @@ def test_production_starts_with_secrets_of_its_own(monkeypatch: pytest.MonkeyPat
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::1/128,0.0.0.0/1,128.0.0.0/1"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
         ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "::ffff:0:0/96"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        ({"SAASBASE_ACTOR__TRUSTED_PROXIES": "0.0.0.0/1,::ffff:8000:0/97"}, ["SAASBASE_ACTOR__TRUSTED_PROXIES"]),
+        (
+            {"SAASBASE_ACTOR__TRUSTED_PROXIES": "0.0.0.0/0", "SAASBASE_ACTOR__PROXY_SECRET": "0123456789abcde"},
+            ["SAASBASE_ACTOR__PROXY_SECRET"],
+        ),
         (
             {"SAASBASE_API_KEYS__PEPPER": "x", "SAASBASE_ACTOR__TRUSTED_PROXIES": "::/0"},
             ["SAASBASE_API_KEYS__PEPPER", "SAASBASE_ACTOR__TRUSTED_PROXIES"],

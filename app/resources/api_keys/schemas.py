@@ -1,12 +1,12 @@
 """Wire shapes of API keys."""
 
 from datetime import datetime
-from ipaddress import ip_network
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, model_validator
 
+from app.core.addresses import plain_network
 from app.core.clock import now
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceType
@@ -20,7 +20,7 @@ MAX_OVERLAP_SECONDS = 7 * 24 * 3600
 def _network(value: str) -> str:
     try:
         if "%" not in value:  # the zone of an IPv6 address means something on one machine only
-            return str(ip_network(value, strict=False))
+            return str(plain_network(value))
     except ValueError:
         pass
     raise ValueError("this value is no network in CIDR notation")

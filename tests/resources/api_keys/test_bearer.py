@@ -100,9 +100,10 @@ async def test_a_key_works_until_it_ends(service: Service, alice: Caller, org: s
 
 
 async def test_networks_bind_a_key_to_the_address_the_proxy_saw(service: Service, alice: Caller, org: str) -> None:
-    bearer, _ = await key_of(service, alice, "ORGANIZATION", org, "ORG_MEMBER", allowed_cidrs=["10.1.0.0/16", "2001:db8::/32"])
+    bearer, _ = await key_of(service, alice, "ORGANIZATION", org, "ORG_MEMBER", allowed_cidrs=["::ffff:10.1.0.0/112", "2001:db8::/32"])
     for address, status in {
         "10.1.2.3": 200,
+        "::ffff:10.1.2.3": 200,
         "2001:db8::1": 200,
         "10.2.0.1": 401,
         "2001:db9::1": 401,
