@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -16,7 +16,8 @@ from app.audit.retention import RetentionRules
 from app.audit.sealer import Sealer
 from app.authn.api_keys import KeyUses
 from app.authz.outbox import Outbox
-from app.blobs.store import BlobStore
+from app.blobs.mark import ForeignStoreError, claim
+from app.blobs.store import BlobStore, BlobStoreError
 from app.blobs.sweeper import sweep
 from app.limits.buckets import Limiter
 from app.observability.metrics import CHAINS_BROKEN, CONNECTIONS_IN_USE, CONNECTIONS_LIMIT, OUTBOX_LAG, SEAL_LAG, count_job, expect_job
@@ -37,6 +38,7 @@ MEASURE_INTERVAL_SECONDS: Final = 1.0
 LAG_INTERVAL_SECONDS: Final = 5.0
 BUCKET_INTERVAL_SECONDS: Final = 60.0
 LAST_WRITES_SECONDS: Final = 5.0
+CLAIM_SECONDS: Final = 5.0
 
 _OUTBOX: Final = "authorization outbox"
 
@@ -55,9 +57,6 @@ class JobPlan:
 async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, chain_keys: ChainKeys, plan: JobPlan) -> AsyncIterator[None]:
     """Run the jobs while the block lasts; what is collected in memory is written before it ends, if that can be done in a few seconds."""
 
-    async def sweep_once() -> None:
-        await sweep(context.database, store, plan.sweep_min_age)
-
     async def write_once() -> None:
         await write_denials(context)
 
@@ -75,6 +74,8 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
     async def prune_events() -> None:
         await prune_expired(context, chain_keys, plan.retention, broken)
 
+    await _claim(context, store)
+    sweep_once = partial(_sweep, context, store, plan.sweep_min_age, set())
     broken: set[UUID] = set()
     sealer = Sealer(context.database, chain_keys)
     measure_lags = partial(_measure_lags, sealer, broken, context.outbox)
@@ -100,6 +101,23 @@ async def run_jobs(context: WorkContext, store: BlobStore, key_uses: KeyUses, ch
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await _write_the_last(write_uses, lambda: write_denials(context, all_of_them=True))
+
+
+async def _claim(context: WorkContext, store: BlobStore) -> None:
+    """Before the first upload, while the store of a new installation is empty. What cannot be done is left to the sweeper, which tells."""
+    with suppress(ForeignStoreError, BlobStoreError, TimeoutError):
+        async with asyncio.timeout(CLAIM_SECONDS):
+            await claim(context.database, store)
+
+
+async def _sweep(context: WorkContext, store: BlobStore, min_age: timedelta, told: set[str]) -> None:
+    try:
+        await sweep(context.database, store, min_age)
+    except ForeignStoreError as error:  # it stays so until somebody does something: each run fails, the first says why
+        if str(error) not in told:
+            _log.error("%s", error)
+            told.add(str(error))
+        raise
 
 
 async def _write_the_last(write_uses: Callable[[], Awaitable[Any]], write_all_denials: Callable[[], Awaitable[Any]]) -> None:
@@ -139,6 +157,8 @@ async def _send(outbox: Outbox) -> None:
 async def _once(job: Callable[[], Awaitable[Any]], name: str) -> None:
     try:
         await job()
+    except ForeignStoreError:
+        count_job(name, succeeded=False)
     except Exception:  # noqa: BLE001 - a job that fails is tried again; the service goes on
         count_job(name, succeeded=False)
         _log.exception("job failed: %s", name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
-from app.blobs.store import BlobMissingError, BlobStoreError, FileBlob, StoredBlob, StoreFullError
+from app.blobs.store import MARK, MARK_BYTES, BlobMissingError, BlobStoreError, FileBlob, StoredBlob, StoreFullError
 
 SCHEME = "disk"
 LIST_BATCH = 500
@@ -27,13 +27,14 @@ Result = TypeVar("Result")
 class DiskBlobStore:
     """Implements ``BlobStore`` in a folder. A blob's name is random; nothing a client sends is part of a path.
 
-    ``objects/ab/<uuid>`` are blobs, ``incoming/<uuid>`` are uploads on their way; both lie in one file system, so a rename
-    is atomic. Hashing and writing run in threads, because both release the interpreter.
+    ``objects/ab/<uuid>`` are blobs, ``incoming/<uuid>`` are uploads on their way, ``installation`` is the mark; all lie in one
+    file system, so a rename is atomic. Hashing and writing run in threads, because both release the interpreter.
     """
 
     def __init__(self, base_path: Path, *, threads: int = 4) -> None:
         self._objects = base_path / "objects"
         self._incoming = base_path / "incoming"
+        self._mark = base_path / MARK
         self._durable_folders: set[str] = set()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="blobs")
 
@@ -71,11 +72,23 @@ class DiskBlobStore:
         while batch := await self.run(lambda: list(islice(files, LIST_BATCH))):
             yield batch
 
+    async def read_mark(self) -> str | None:
+        """See ``BlobStore.read_mark``."""
+        return await self.run(self._read_mark)
+
+    async def write_mark(self, mark: str) -> None:
+        """See ``BlobStore.write_mark``."""
+        await self.run(lambda: self._write_mark(mark))
+
     async def check(self) -> None:
         """See ``BlobStore.check``."""
         async with self.open_write() as writer:
             await writer.write(b"ready?")
             await writer.write(b"")  # waits for the first, and raises what it met
+
+    async def ping(self) -> None:
+        """See ``BlobStore.ping``: a file that is written and removed leaves no trace."""
+        await self.check()
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do file work in a thread; the operating system's complaints become errors of the port."""
@@ -97,6 +110,22 @@ class DiskBlobStore:
         for folder in (self._objects, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
         _sync_folder(self._objects.parent)
+
+    def _read_mark(self) -> str | None:
+        try:
+            with self._mark.open("rb") as file:
+                return file.read(MARK_BYTES).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def _write_mark(self, mark: str) -> None:
+        temporary = self._mark.with_name(f"{MARK}.{uuid4().hex}")  # in no folder of contents: an empty store is one without any
+        with temporary.open("xb") as file:
+            file.write(f"{mark}\n".encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self._mark)
+        _sync_folder(self._mark.parent)
 
     def _path_of(self, uri: str) -> Path:
         scheme, _, key = uri.partition(":")

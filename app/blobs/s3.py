@@ -1,6 +1,8 @@
 """Blobs as objects of an S3 bucket."""
 
 import asyncio
+import base64
+import hashlib
 import io
 import re
 import time
@@ -14,13 +16,13 @@ from uuid import uuid4
 from app.blobs.s3_bucket import Listed, S3Bucket, S3Options
 from app.blobs.s3_reader import S3Blob
 from app.blobs.s3_writer import SCHEME, S3BlobWriter
-from app.blobs.store import BlobMissingError, BlobStoreError
+from app.blobs.store import MARK, MARK_BYTES, BlobMissingError, BlobStoreError
 
 __all__ = ["S3BlobStore", "S3Options"]
 
 LIST_BATCH: Final = 500
 CHECK_SECONDS: Final = 5
-CHECK_INTERVAL_SECONDS: Final = 5
+PING_INTERVAL_SECONDS: Final = 5
 _EMPTY_MD5: Final = "1B2M2Y8AsgTpgAmY7PhCfg=="
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 _ADDRESS: Final = re.compile(rf"{SCHEME}:([0-9a-f]{{32}})(?:/([!-~]+))?")
@@ -29,8 +31,8 @@ _ADDRESS: Final = re.compile(rf"{SCHEME}:([0-9a-f]{{32}})(?:/([!-~]+))?")
 class S3BlobStore:
     """Implements ``BlobStore`` below the prefix of a bucket. A key is random; nothing a client sends is part of it.
 
-    ``s3:<uuid>`` is a blob, ``s3:<uuid>/<upload id>`` a multipart upload on its way. Neither bucket nor prefix is part of an
-    address, so the objects can move to another place together.
+    ``s3:<uuid>`` is a blob, ``s3:<uuid>/<upload id>`` a multipart upload on its way; the object ``installation`` is the mark.
+    Neither bucket nor prefix is part of an address, so the objects can move to another place together.
     """
 
     def __init__(self, options: S3Options, *, threads: int = 4) -> None:
@@ -38,8 +40,8 @@ class S3BlobStore:
         self._bucket = S3Bucket(options)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="blobs")
         self._discarding: set[asyncio.Task[None]] = set()
-        self._checking = asyncio.Lock()
-        self._checked_at = -float(CHECK_INTERVAL_SECONDS)
+        self._pinging = asyncio.Lock()
+        self._pinged_at = -float(PING_INTERVAL_SECONDS)
         self._fault: BlobStoreError | None = None
 
     async def open(self) -> None:
@@ -93,25 +95,41 @@ class S3BlobStore:
         if batch:
             yield batch
 
+    async def read_mark(self) -> str | None:
+        """See ``BlobStore.read_mark``."""
+        try:
+            return (await self._bucket.get_head(MARK, MARK_BYTES)).decode("ascii", "replace").strip()
+        except BlobMissingError:
+            return None
+
+    async def write_mark(self, mark: str) -> None:
+        """See ``BlobStore.write_mark``."""
+        content = f"{mark}\n".encode("ascii")
+        md5 = hashlib.md5(content, usedforsecurity=False).digest()
+        await self._bucket.put(MARK, io.BytesIO(content), base64.b64encode(md5).decode())
+
     async def check(self) -> None:
-        """See ``BlobStore.check``. Whoever asks again within seconds gets the last answer: each costs two requests."""
-        async with self._checking:
-            if time.monotonic() - self._checked_at >= CHECK_INTERVAL_SECONDS:
+        """See ``BlobStore.check``: writes an object and removes it."""
+        key = uuid4().hex
+        async with _answering_soon():
+            await self._bucket.put(key, io.BytesIO(), _EMPTY_MD5)
+            await self._bucket.delete(key)
+
+    async def ping(self) -> None:
+        """See ``BlobStore.ping``: reads the mark. Whoever asks again within seconds gets the last answer."""
+        async with self._pinging:
+            if time.monotonic() - self._pinged_at >= PING_INTERVAL_SECONDS:
                 self._fault = await self._find_fault()
-                self._checked_at = time.monotonic()
+                self._pinged_at = time.monotonic()
             if self._fault is not None:
                 raise BlobStoreError(str(self._fault), advice=self._fault.advice)
 
     async def _find_fault(self) -> BlobStoreError | None:
-        key = uuid4().hex
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                await self._bucket.put(key, io.BytesIO(), _EMPTY_MD5)
-                await self._bucket.delete(key)
+            async with _answering_soon():
+                await self.read_mark()
         except BlobStoreError as error:
             return error
-        except TimeoutError:
-            return BlobStoreError("the store does not answer", advice=f"nothing came from S3 for {CHECK_SECONDS} s")
         return None
 
     async def _old(self, moment: datetime) -> AsyncIterator[str]:
@@ -132,6 +150,15 @@ class S3BlobStore:
             return await self._bucket.last_part_at(upload) < moment
         except BlobMissingError:
             return False  # ended meanwhile
+
+
+@asynccontextmanager
+async def _answering_soon() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            yield
+    except TimeoutError:
+        raise BlobStoreError("the store does not answer", advice=f"nothing came from S3 for {CHECK_SECONDS} s") from None
 
 
 def _parse(uri: str) -> tuple[str, str | None]:

@@ -153,6 +153,15 @@ class S3Bucket:
             raise BlobStoreError("the content in the store is not whole")
         return body
 
+    async def get_head(self, key: str, size: int) -> bytes:
+        """The first bytes of an object, at most so many, in one request."""
+        with _translated("GetObject"):
+            body = Body((await self._client.get_object(**self._at(key)))["Body"])
+        try:
+            return await body.read(size)
+        finally:
+            body.close()
+
     async def delete(self, key: str) -> None:
         """Remove an object; harmless when it is gone."""
         with _translated("DeleteObject"):

@@ -8,6 +8,9 @@ from datetime import datetime
 from typing import BinaryIO, Final, Protocol
 
 READ_BYTES: Final = 1024 * 1024
+# The name of the mark, beside the blobs; none of them can have it. Of what stands there no more than this is read.
+MARK: Final = "installation"
+MARK_BYTES: Final = 64
 
 
 class BlobStoreError(Exception):
@@ -132,8 +135,25 @@ class BlobStore(Protocol):
     def list_older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
         """Batches of the addresses of everything last written before the moment, unfinished uploads included."""
 
+    async def read_mark(self) -> str | None:
+        """Whose the store is; None when it has no mark. One small read.
+
+        Raises:
+            BlobStoreError: it cannot be asked.
+        """
+
+    async def write_mark(self, mark: str) -> None:
+        """Say whose the store is, in ASCII; durable, and in the place of another mark at once. The last that writes has said it."""
+
     async def check(self) -> None:
         """Prove that the store takes writes.
+
+        Raises:
+            BlobStoreError: it does not.
+        """
+
+    async def ping(self) -> None:
+        """Ask whether the store works, as often as one likes: leaves no trace, in the versions of a bucket neither.
 
         Raises:
             BlobStoreError: it does not.

@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import bindparam, select
 
+from app.blobs.mark import claim
 from app.blobs.store import BlobStore
 from app.core.clock import now
 from app.db.engine import Database
@@ -31,7 +32,12 @@ async def sweep(database: Database, store: BlobStore, min_age: timedelta) -> Swe
     """Remove every blob older than ``min_age`` that no row of any tenant names.
 
     The age keeps an upload safe whose row is about to be written. Reads addresses only, across tenants, and changes no row.
+
+    Raises:
+        ForeignStoreError: the store is not known to be this database's; nothing is removed.
+        BlobStoreError: the store cannot be asked.
     """
+    await claim(database, store)
     examined = removed = 0
     async for uris in store.list_older_than(now() - min_age):
         async with database.for_jobs.open_read() as connection:

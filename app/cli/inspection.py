@@ -17,6 +17,7 @@ from app.settings import PREFIX, Section, Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from app.blobs.store import BlobStore
     from app.db.engine import Database
 
 MASK: Final = "***"
@@ -29,7 +30,7 @@ Check = Callable[[], Awaitable[str]]
 
 
 def doctor() -> None:
-    """Check database, schema, roles, clock, storage, authorization, traces and settings; say what is wrong. Status 1 when something is."""
+    """Check database, schema, roles, clock, storage, sweeper, authorization, traces and settings; say what is wrong. Status 1 if any is."""
     settings = read_settings()
     if faults := run(_examine(settings)):
         raise SystemExit(faults)
@@ -81,7 +82,6 @@ async def _examine(settings: Settings) -> int:
 
     async def look_at_storage() -> str:
         await store.open()
-        await store.check()
         return "takes writes"
 
     async def look_at_authorization() -> str:
@@ -100,6 +100,7 @@ async def _examine(settings: Settings) -> int:
         "roles": look_at_roles,
         "clock": lambda: _look_at_clock(database),
         "storage": look_at_storage,
+        "sweeper": lambda: _look_at_mark(database, store),
         "authorization": look_at_authorization,
         "traces": look_at_traces,
     }
@@ -145,6 +146,15 @@ async def _look_at_schema(database: "Database") -> str:
     if database.is_sqlite and current is None:
         return "none yet: 'saasbase serve' makes it"
     raise CommandError(f"at {current}, not at {head}: run 'saasbase migrate'")
+
+
+async def _look_at_mark(database: "Database", store: "BlobStore") -> str:
+    from app.blobs.mark import recognize
+    from app.db.migrations import current_version, head_version
+
+    if await current_version(database) != head_version():
+        return "whether the storage is this database's is asked once the schema is there"
+    return "the storage is this database's" if await recognize(database, store) else "the storage has no mark yet: 'saasbase serve' sets it"
 
 
 async def _look_at_clock(database: "Database") -> str:

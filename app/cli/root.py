@@ -34,6 +34,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.authz.openfga_terms import OpenFGAError
+    from app.blobs.mark import ForeignStoreError
     from app.blobs.store import BlobStoreError
     from app.core.errors import AppError
     from app.db.migrations import SchemaVersionError
@@ -42,7 +43,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
     try:
         return asyncio.run(_settled(work))
-    except (DatabaseURLError, SchemaVersionError, DatabaseRoleError, SettingsError, CommandError) as error:
+    except (DatabaseURLError, SchemaVersionError, DatabaseRoleError, SettingsError, CommandError, ForeignStoreError) as error:
         fail(str(error))
     except AppError as error:
         fail(error.detail)

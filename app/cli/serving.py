@@ -136,8 +136,12 @@ def migrate(
 
 def sweep(
     min_age: Annotated[int | None, typer.Option(help="Seconds; the configured minimum when absent.", min=0)] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Make the store this database's, and remove what this database does not name.")
+    ] = False,
 ) -> None:
-    """Remove contents that no document version names, once."""
+    """Remove contents that no document version names, once. Status 1 when the store is another database's."""
+    from app.blobs.mark import take_over as write_mark
     from app.blobs.sweeper import sweep as run_sweep
     from app.main import make_database, make_store, prepare_schema
 
@@ -149,6 +153,8 @@ def sweep(
         try:
             await prepare_schema(database)
             await store.open()
+            if take_over:
+                await write_mark(database, store)
             found = await run_sweep(database, store, timedelta(seconds=age))
         finally:
             await database.aclose()

@@ -25,8 +25,8 @@ _ADVISORY_LOCK: Final = 7_230_519_684_112_346
 _RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # To the trail itself it adds rows, and can neither change nor remove one.
 _RIGHTS_ON: Final = {"audit_events": _RIGHTS[:2], **dict.fromkeys(READ_ONLY, _RIGHTS[:1])}
-# What belongs to no tenant, and every request may touch.
-_SHARED_TABLES: Final = ("rate_buckets",)
+# What belongs to no tenant: every request may touch the one, and nobody changes the other.
+_SHARED_RIGHTS: Final = {"rate_buckets": _RIGHTS, "installation": _RIGHTS[:1]}
 _ITERATIONS: Final = 4096  # what PostgreSQL itself takes
 
 _ROLE: Final = text("SELECT current_user AS name, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
@@ -35,7 +35,8 @@ _FUNCTIONS: Final = text(
     " WHERE pronamespace = current_schema()::regnamespace AND prosecdef AND left(proname, 9) = 'saasbase_'"
 )
 _SHARED: Final = text(
-    "SELECT relname AS name, has_table_privilege(oid, 'INSERT') AS is_granted FROM pg_class"
+    "SELECT relname AS name, has_table_privilege(oid, CASE relname WHEN 'installation' THEN 'SELECT' ELSE 'INSERT' END) AS is_granted"
+    " FROM pg_class"
     " WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:names)"
 )
 _KEPT: Final = text(
@@ -59,7 +60,7 @@ class DatabaseRoleError(RuntimeError):
 
 
 async def require_roles(database: Database) -> None:
-    """Refuse to serve when a role sees more, or less, than its work needs. Asks PostgreSQL six short questions at start.
+    """Refuse to serve when a role sees more, or less, than its work needs. Asks PostgreSQL seven short questions at start.
 
     Raises:
         DatabaseRoleError: says in one line what to do.
@@ -69,8 +70,7 @@ async def require_roles(database: Database) -> None:
         _require_confined(role, tables)
         async with database.open_read() as connection:
             functions = list((await connection.execute(_FUNCTIONS)).all())
-            shared = list((await connection.execute(_SHARED, {"names": list(_SHARED_TABLES)})).all())
-        _require_rights("SAASBASE_DB_URL", role, [*tables, *functions, *shared])
+        _require_rights("SAASBASE_DB_URL", role, [*tables, *functions, *await _look_at_shared(database)])
     elif hidden := [table.name for table in tables if not table.is_open]:
         raise DatabaseRoleError(
             f"SAASBASE_DB_URL: the role {role.name} sees no row of {', '.join(hidden)}:"
@@ -83,7 +83,7 @@ async def require_roles(database: Database) -> None:
                 f"SAASBASE_DATABASE__JOBS_URL: the role {role.name} does not see every tenant's {', '.join(hidden)}:"
                 " name a role for jobs, and run 'saasbase migrate --create-roles'"
             )
-        _require_rights("SAASBASE_DATABASE__JOBS_URL", role, tables)
+        _require_rights("SAASBASE_DATABASE__JOBS_URL", role, [*tables, *await _look_at_shared(database.for_jobs)])
 
 
 def _require_rights(setting: str, role: Any, needed: list[Any]) -> None:
@@ -112,6 +112,11 @@ async def _look(database: Database, read_only: frozenset[str]) -> tuple[Any, lis
     async with database.open_read() as connection:
         role = (await connection.execute(_ROLE)).one()
         return role, list((await connection.execute(_TABLES, {"names": sorted(tenant_tables()), "read_only": sorted(read_only)})).all())
+
+
+async def _look_at_shared(database: Database) -> list[Any]:
+    async with database.open_read() as connection:
+        return list((await connection.execute(_SHARED, {"names": list(_SHARED_RIGHTS)})).all())
 
 
 async def create_roles(owner: Database, served: Database) -> list[str]:
@@ -167,7 +172,7 @@ async def _grant(connection: AsyncConnection, name: str, *, is_for_jobs: bool) -
     await connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database[0]} TO {role}")
     await connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {database[1]} TO {role}")
     await connection.exec_driver_sql(f"GRANT SELECT ON alembic_version TO {role}")
-    for statement in _table_grants([*(table.name for table in tables), *_SHARED_TABLES], role, is_for_jobs=is_for_jobs):
+    for statement in _table_grants([*(table.name for table in tables), *_SHARED_RIGHTS], role, is_for_jobs=is_for_jobs):
         await connection.exec_driver_sql(statement)
     if not is_for_jobs:  # who sees every row need not ask whose it is
         for function in (await connection.execute(_FUNCTIONS)).scalars().all():
@@ -195,7 +200,7 @@ async def _keep(connection: AsyncConnection, name: str, settings: Mapping[str, s
 
 def _table_grants(tables: list[str], role: str, *, is_for_jobs: bool) -> Iterator[str]:
     for table in tables:
-        granted = _RIGHTS if is_for_jobs else _RIGHTS_ON.get(table, _RIGHTS)
+        granted = _SHARED_RIGHTS.get(table) or (_RIGHTS if is_for_jobs else _RIGHTS_ON.get(table, _RIGHTS))
         yield f"GRANT {', '.join(granted)} ON {table} TO {role}"
         if withheld := _RIGHTS[len(granted) :]:
             yield f"REVOKE {', '.join(withheld)}, TRUNCATE ON {table} FROM {role}"

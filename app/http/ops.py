@@ -58,7 +58,7 @@ async def read_liveness() -> Liveness:
     responses={503: {"model": Readiness}},
 )
 async def read_readiness(request: Request) -> JSONResponse:
-    """Asks the database and the policy engine, compares the schema with this release, and writes to the store."""
+    """Asks the database and the policy engine, compares the schema with this release, and asks the store."""
     runtime = runtime_of(request)
     database, schema = await _check_database(runtime)
     storage = await _check_storage(runtime)
@@ -95,7 +95,7 @@ async def _check_database(runtime: Runtime) -> tuple[str, str]:
 
 async def _check_storage(runtime: Runtime) -> str:
     try:
-        await runtime.store.check()
+        await runtime.store.ping()
     except BlobStoreError as error:
         return str(error)
     return "ok"

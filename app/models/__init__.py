@@ -7,6 +7,7 @@ from app.models.audit_event import AuditEvent
 from app.models.document import Document, DocumentVersion
 from app.models.execution import Execution, ExecutionEvent
 from app.models.group import Group, GroupMember
+from app.models.installation import Installation
 from app.models.membership import Membership
 from app.models.organization import Organization
 from app.models.project import Project
@@ -28,6 +29,7 @@ __all__ = [
     "ExecutionEvent",
     "Group",
     "GroupMember",
+    "Installation",
     "Membership",
     "Organization",
     "Project",

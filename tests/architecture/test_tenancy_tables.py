@@ -8,12 +8,12 @@ from sqlalchemy.orm import Mapper
 
 from app.db.base import Base
 from app.db.tenancy import TenancyError, TenantSession
-from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap, AuditRetention, Organization, RateBucket
+from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap, AuditRetention, Installation, Organization, RateBucket
 
 TENANT = "organization_id"
 # The trail, with its chain and what was decided about it, outlives the organization it speaks of.
 WITHOUT_KEY = {model.__tablename__ for model in (AuditEvent, AuditChain, AuditGap, AuditCheckpoint, AuditRetention)}
-SHARED = {RateBucket}  # they hold nothing of a tenant, and nothing that a request could ask for
+SHARED = {Installation, RateBucket}  # they hold nothing of a tenant, and nothing that a request could ask for
 MODELS: list[Mapper[Base]] = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__tablename__)
 TABLES = [Base.metadata.tables[mapper.class_.__tablename__] for mapper in MODELS]
 MAPPERS = [mapper for mapper in MODELS if mapper.class_ not in SHARED]

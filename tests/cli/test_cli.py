@@ -29,7 +29,7 @@ PASSWORD = "geheim4711"
 COMMANDS = {
     "serve": (["--host", "--port", "--workers"], []),
     "migrate": (["--create-roles"], []),
-    "sweep": (["--min-age"], []),
+    "sweep": (["--min-age", "--take-over"], []),
     "bootstrap": (["--organization", "--owner", "--name"], ["--organization", "acme", "--owner", "user:alice"]),
     "demo": ([], []),
     "doctor": ([], []),
@@ -113,7 +113,7 @@ def test_sweep_says_what_it_removed(database_url: str, tmp_path: Path) -> None:
         (objects / name).write_bytes(b"x")
         os.utime(objects / name, (time.time() - age_seconds,) * 2)
     settings = {**environment_of(database_url), "SAASBASE_STORAGE__LOCAL__BASE_PATH": str(tmp_path / "documents")}
-    assert run_saasbase(tmp_path, "sweep", **settings)[:2] == (0, "examined 1, removed 1\n")
+    assert run_saasbase(tmp_path, "sweep", "--take-over", **settings)[:2] == (0, "examined 1, removed 1\n")
     assert run_saasbase(tmp_path, "sweep", **settings) == Result(0, "examined 0, removed 0\n", "")
     assert run_saasbase(tmp_path, "sweep", "--min-age", "0", **settings)[:2] == (0, "examined 1, removed 1\n")
 

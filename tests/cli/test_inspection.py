@@ -39,6 +39,7 @@ def test_the_doctor_finds_a_healthy_service_healthy(database_url: str, tmp_path:
         "roles",
         "clock",
         "storage",
+        "sweeper",
         "authorization",
         "traces",
     ]
@@ -56,7 +57,7 @@ def test_the_doctor_names_everything_that_is_wrong(tmp_path: Path) -> None:
         SAASBASE_AUTHZ__OPENFGA__STORE_ID="01J",
     )
     assert ended.status == 1
-    assert faults(ended.out) == ["database", "schema", "roles", "clock", "storage", "authorization"]
+    assert faults(ended.out) == ["database", "schema", "roles", "clock", "storage", "sweeper", "authorization"]
     assert SECRET not in ended.out + ended.err
     assert "Traceback" not in ended.err
 

@@ -125,10 +125,10 @@ async def test_the_roles_have_the_rights_they_need_and_no_more(owner_url: str) -
         for role, held in rights.items():
             for table, right in (await connection.execute(RIGHTS, {"role": role})).all():
                 held.setdefault(table, set()).add(right)
-    tables = dict.fromkeys(Base.metadata.tables, CHANGING)
-    assert rights[JOBS] == {**tables, "alembic_version": {"SELECT"}}
+    tables = {**dict.fromkeys(Base.metadata.tables, CHANGING), "installation": {"SELECT"}, "alembic_version": {"SELECT"}}
+    assert rights[JOBS] == tables
     proofs = {table: {"SELECT"} for table in ("audit_chains", "audit_gaps", "audit_checkpoints")}
-    assert rights[APP] == {**tables, "alembic_version": {"SELECT"}, "audit_events": {"SELECT", "INSERT"}, **proofs}
+    assert rights[APP] == {**tables, "audit_events": {"SELECT", "INSERT"}, **proofs}
 
 
 @on_postgresql
@@ -139,6 +139,8 @@ async def test_the_command_mends_rights_and_policies(owner_url: str, database_ur
             f"GRANT INSERT, UPDATE, DELETE, TRUNCATE ON audit_gaps TO {APP}",
             f"REVOKE INSERT ON projects FROM {APP}",
             f"REVOKE INSERT ON rate_buckets FROM {APP}",
+            f"REVOKE SELECT ON installation FROM {JOBS}",
+            f"GRANT UPDATE ON installation TO {JOBS}",
             "DROP POLICY jobs ON documents",
             f"ALTER POLICY jobs ON projects TO {OWNER}",
             f"REVOKE EXECUTE ON FUNCTION saasbase_tenants_of_subjects FROM {APP}",

@@ -269,4 +269,35 @@ async def test_blobs_outlive_the_process(kind: Kind) -> None:
 
 async def test_a_check_of_a_healthy_store_leaves_nothing(store: BlobStore, kind: Kind) -> None:
     await store.check()
+    await store.ping()
     assert await kind.count() == 0
+
+
+async def test_a_mark_is_what_was_written_last_and_outlives_the_process(kind: Kind) -> None:
+    async with opened(kind.make()) as store:
+        assert await store.read_mark() is None
+        await store.write_mark("one")
+        assert await store.read_mark() == "one"
+        await store.write_mark("another")
+    async with opened(kind.make()) as store:
+        assert await store.read_mark() == "another"
+        await store.ping()
+
+
+async def test_a_mark_is_no_blob(store: BlobStore) -> None:
+    await store.write_mark("mark")
+    assert await older_than(store, -FUTURE) == set()
+    blob = await put(store, b"content")
+    assert await older_than(store, -FUTURE) == {blob.uri}
+    for address in ("disk:installation", "s3:installation"):
+        with pytest.raises(BlobMissingError):
+            await store.open_read(address)
+        with pytest.raises(BlobMissingError):
+            await store.delete(address)
+    assert await store.read_mark() == "mark"
+
+
+async def test_many_write_the_mark_at_once_and_one_of_theirs_is_there(store: BlobStore) -> None:
+    await asyncio.gather(*(store.write_mark(f"mark {number}") for number in range(10)))
+    assert await store.read_mark() in {f"mark {number}" for number in range(10)}
+    assert await older_than(store, -FUTURE) == set()

@@ -136,7 +136,7 @@ async def test_a_server_that_is_not_there_is_told_soon(bucket: Bucket) -> None:
 
 
 async def test_a_server_that_does_not_answer_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "CHECK_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(s3, "PING_INTERVAL_SECONDS", 0)
     monkeypatch.setattr(s3_bucket, "READ_SECONDS", 1)
     with run_s3("rclone") as server:
         async with opened(S3BlobStore((await server.make_bucket()).options)) as store:
@@ -153,16 +153,38 @@ async def test_a_server_that_does_not_answer_is_told_soon(monkeypatch: pytest.Mo
             assert await read(store, blob.uri) == b"content"
 
 
-async def test_whoever_asks_for_a_check_again_at_once_gets_the_last_answer(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_asks_again_at_once_gets_the_last_answer(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(S3BlobStore(bucket.options)) as store:
-        Fault(monkeypatch, S3Bucket, "put", nth=1, error=BlobStoreError("down"))
-        await store.check()
-        monkeypatch.setattr(s3, "CHECK_INTERVAL_SECONDS", 0)
+        await store.ping()
+        Fault(monkeypatch, S3Bucket, "get_head", nth=1, error=BlobStoreError("down"))
+        await store.ping()
+        monkeypatch.setattr(s3, "PING_INTERVAL_SECONDS", 0)
         with pytest.raises(BlobStoreError, match="down"):
-            await store.check()
-        monkeypatch.setattr(s3, "CHECK_INTERVAL_SECONDS", 60)
+            await store.ping()
+        monkeypatch.setattr(s3, "PING_INTERVAL_SECONDS", 60)
         with pytest.raises(BlobStoreError, match="down"):
-            await store.check()
+            await store.ping()
+
+
+async def test_asking_whether_it_works_writes_nothing_and_tells_what_is_wrong(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that keeps versions would keep each object that was written to see whether it can be."""
+    monkeypatch.setattr(s3, "PING_INTERVAL_SECONDS", 0)
+    bucket = await s3_server.make_bucket()
+    async with opened(S3BlobStore(bucket.options)) as store:
+        with monkeypatch.context() as patch:
+            for call in ("put", "delete", "begin"):
+                patch.delattr(S3Bucket, call)
+            await store.ping()
+        async with bucket.client() as client:
+            await client.delete_bucket(Bucket=bucket.name)
+        with pytest.raises(BlobStoreError, match="bucket does not exist"):
+            await store.ping()
+    for refused in (replace(bucket.options, secret_key="another-secret"), replace(bucket.options, access_key="another-key")):
+        store = S3BlobStore(refused)
+        await store._bucket.open()
+        with pytest.raises(BlobStoreError, match="refuses access"):
+            await store.ping()
+        await store.aclose()
 
 
 @pytest.fixture

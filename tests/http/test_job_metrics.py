@@ -121,7 +121,7 @@ async def test_a_job_that_fails_is_counted_by_its_name_and_when_it_last_did_not(
     async with open_service(settings) as service:
         name = '{name="sweeper"}'
         before = await metrics_until(service, lambda samples: f"{LAST}{name}" in samples)
-        assert before[f"{FAILURES}{name}"] == before[f'{FAILURES}{{name="audit_retention"}}']
+        assert f"{FAILURES}{name}" in before, "before it failed"
         async with service.runtime.store.open_write() as writer:
             await writer.write(b"orphan")
             await writer.finish()

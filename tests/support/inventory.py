@@ -67,8 +67,8 @@ class Inventory:
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Every file of a disk store by its address, unfinished ones included."""
-    return {f"disk:{path.parent.name}/{path.name}": path for path in (folder / FOLDER).rglob("*") if path.is_file()}
+    """Every file of a disk store by its address, unfinished ones included; the mark is none of them."""
+    return {f"disk:{path.parent.name}/{path.name}": path for path in (folder / FOLDER).glob("*/**/*") if path.is_file()}
 
 
 async def take_inventory(database_url: str, folder: Path, bucket: Bucket | None = None) -> Inventory:

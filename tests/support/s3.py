@@ -21,6 +21,7 @@ import httpx
 from aiobotocore.config import AioConfig
 
 from app.blobs.s3 import S3Options
+from app.blobs.store import MARK
 from tests.support.postgres import free_port
 
 ACCESS_KEY, SECRET_KEY = "test:tester", "testing-secret"
@@ -75,10 +76,10 @@ class Bucket:
         return self
 
     async def keys(self) -> list[str]:
-        """The key of every object."""
+        """The key of every object but the mark."""
         async with self.client() as client:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-            return [listed["Key"] async for page in pages for listed in page.get("Contents", ())]
+            return [listed["Key"] async for page in pages for listed in page.get("Contents", ()) if listed["Key"] != MARK]
 
     async def uploads(self) -> list[tuple[str, str]]:
         """Key and id of every multipart upload that was begun and not ended."""
