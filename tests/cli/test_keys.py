@@ -21,8 +21,8 @@ class Operator:
         self._folder = folder
         self._settings = environment_of(database_url)
 
-    def __call__(self, *arguments: str) -> Result:
-        return run_saasbase(self._folder, *arguments, **self._settings)
+    def __call__(self, *arguments: str, **settings: str) -> Result:
+        return run_saasbase(self._folder, *arguments, **self._settings, **settings)
 
     def token(self, *arguments: str) -> str:
         ended = self(*arguments)
@@ -30,8 +30,8 @@ class Operator:
         assert TOKEN.fullmatch(ended.out)
         return ended.out.strip()
 
-    def refused(self, *arguments: str) -> str:
-        ended = self(*arguments)
+    def refused(self, *arguments: str, **settings: str) -> str:
+        ended = self(*arguments, **settings)
         assert (ended.status, ended.out) == (1, "")
         assert re.fullmatch(r"saasbase: [^\n]+\n", ended.err), ended.err
         return ended.err
