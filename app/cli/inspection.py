@@ -126,6 +126,9 @@ def _told(error: Exception) -> str:
 
 
 async def _look_at_database(database: "Database") -> str:
+    from app.db.migrations import require_ours
+
+    await require_ours(database)
     started = time.perf_counter()
     await database.ping()
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
@@ -134,14 +137,15 @@ async def _look_at_database(database: "Database") -> str:
 
 
 async def _look_at_schema(database: "Database") -> str:
-    from app.db.migrations import current_version, head_version
+    from app.db.migrations import advice_at, current_version, head_version, require_ours
 
+    await require_ours(database)
     current, head = await current_version(database), head_version()
     if current == head:
         return f"at {head}"
     if database.is_sqlite and current is None:
         return "none yet: 'saasbase serve' makes it"
-    raise CommandError(f"at {current}, not at {head}: run 'saasbase migrate'")
+    raise CommandError(f"at {current}, not at {head}: {advice_at(current)}")
 
 
 async def _look_at_clock(database: "Database") -> str:

@@ -49,8 +49,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         fail(error.detail)
     except OpenFGAError as error:
         fail(f"OpenFGA (SAASBASE_AUTHZ__OPENFGA__URL) {error}")
-    except MigrationError as error:  # a version this release does not know: the database was migrated by a newer one
-        fail(f"the schema cannot be migrated: {error}")
+    except MigrationError as error:  # a version this release does not know
+        fail(f"the schema cannot be migrated, the database may belong to a newer release: {error}")
     except BlobStoreError as error:
         fail(f"documents cannot be stored: {error} ({error.advice or 'see SAASBASE_STORAGE__LOCAL__BASE_PATH'})")
     except (SQLAlchemyError, OSError) as error:
