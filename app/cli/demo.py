@@ -108,7 +108,7 @@ async def _answer_a_customer(agent: Caller, project: str) -> None:
 async def _open_api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The service inside this process, which believes whoever names himself and counts nothing: nobody else can reach it."""
     actor = settings.actor.model_copy(update={"trusted_proxies": (ip_network(_HOME),), "proxy_secret": None, "resolver": ""})
-    web = settings.web.model_copy(update={"enabled": True})
+    web = settings.web.model_copy(update={"enabled": True, "ops_port": 0})  # a service that runs here has that port
     app = create_app(settings.model_copy(update={"actor": actor, "web": web, "limits": LimitSettings()}))
     transport = httpx.ASGITransport(app, client=(_HOME, 0))
     url = f"http://{_HOME}{settings.web.base_path}"

@@ -1,5 +1,6 @@
 """The demo world: everything in it can be seen with the key it prints."""
 
+import socket
 from pathlib import Path
 
 import httpx
@@ -45,6 +46,13 @@ def test_a_demo_that_is_refused_leaves_nothing(name: str, database_url: str, tmp
     for _ in range(2):
         assert words in operator.refused("demo", **{name: value})
     operator.token("demo")
+
+
+def test_the_demo_leaves_the_port_for_operators_to_the_service(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = {"SAASBASE_WEB__OPS_PORT": str(taken.getsockname()[1])}
+        ended = run_saasbase(tmp_path, "demo", **environment_of(f"sqlite:///{tmp_path}/test.db"), **settings)
+    assert (ended.status, ended.err) == (0, "")
 
 
 @pytest.mark.parametrize(
