@@ -1,6 +1,7 @@
 """``doctor``, ``config check``, ``openapi export``: what there is, and whether it works."""
 
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import is_dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MASK: Final = "***"
 CLOCK_LIMIT_SECONDS: Final = 5.0
+_USER_INFO: Final = re.compile(r'(?<=://)[^/?#\s"]*@')
 
 config = typer.Typer(help="The settings.", no_args_is_help=True)
 openapi = typer.Typer(help="The OpenAPI document.", no_args_is_help=True)
@@ -122,7 +124,8 @@ async def _report(name: str, check: Check) -> bool:
 
 def _told(error: Exception) -> str:
     lines = str(getattr(error, "detail", None) or getattr(error, "orig", None) or error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    advice = getattr(error, "advice", "")
+    return (lines[0] if lines else type(error).__name__) + (f" ({advice})" if advice else "")
 
 
 async def _look_at_database(database: "Database") -> str:
@@ -166,12 +169,19 @@ def _effective(section: BaseModel, prefix: str = PREFIX) -> Iterator[tuple[str, 
         if isinstance(value, Section):
             yield from _effective(value, f"{full}__")
         else:
-            yield full, _written(value)
+            yield full, _shown(full, value)
+
+
+def _shown(name: str, value: Any) -> str:
+    """What a secret is, only its setting says: the URLs of databases are shown without their passwords, of the others nothing."""
+    if isinstance(value, SecretStr):
+        return _without_password(value.get_secret_value()) if name.endswith("_URL") else MASK
+    if isinstance(value, tuple) and any(isinstance(part, SecretStr) for part in value):
+        return ",".join(MASK for _ in value)
+    return _USER_INFO.sub(f"{MASK}@", _written(value))
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return _without_password(value.get_secret_value())
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -184,7 +194,7 @@ def _written(value: Any) -> str:
 
 
 def _without_password(secret: str) -> str:
-    """A URL without its password, and of every other secret nothing."""
+    """A database's URL without its password; nothing of what is none."""
     from app.db.urls import DatabaseURLError, parse_database_url
 
     try:
