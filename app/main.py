@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Lifespan
 
@@ -44,7 +43,7 @@ from app.http.limits import Quotas, RequestLimits
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
 from app.http.problems import handle_error
-from app.http.protections import cors_options
+from app.http.protections import ProblemCORSMiddleware, cors_options
 from app.http.routes import require_guards
 from app.http.routing import RouteIndex
 from app.http.runtime import Runtime
@@ -257,7 +256,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     if settings.web.enabled:
         app.include_router(well_known.router)
     if settings.web.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
+        app.add_middleware(ProblemCORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
     app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     document: dict[str, Any] = {}
 
