@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -40,6 +41,7 @@ COMMANDS = {
         ["--organization", "--role", "--name", "--project", "--days", "--acts-for-others"],
         ["--organization", "acme", "--role", "ORG_MEMBER", "--name", "key"],
     ),
+    "keys list": (["--organization"], ["--organization", "acme"]),
     "keys rotate": (["--overlap-seconds"], ["sbk_abc"]),
     "keys revoke": ([], ["sbk_abc"]),
     "audit verify": (["--organization", "--known-position", "--known-hash"], []),
@@ -100,6 +102,11 @@ def test_help_lists_every_command_with_a_sentence(tmp_path: Path) -> None:
     assert "the multi-tenant back end of a SaaS product" in ended.out
     for name in {name.partition(" ")[0] for name in COMMANDS}:
         assert re.search(rf"\b{name}\s+[A-Z][^\n]{{20,}}", ended.out), f"{name} in\n{ended.out}"
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert run_saasbase(tmp_path, "--version") == Result(0, f"saasbase {version('saasbase-server')}\n", "")
+    assert "Print the version and end." in run_saasbase(tmp_path, "--help").out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
