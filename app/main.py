@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Lifespan
 
@@ -34,7 +33,7 @@ from app.core.actors import Actor
 from app.core.errors import AppError
 from app.db.engine import Database, PoolLimits, SecondWall
 from app.db.filesystems import network_kind
-from app.db.migrations import current_version, head_version, migrate, require_head
+from app.db.migrations import current_version, head_version, migrate, require_head, require_ours
 from app.db.roles import create_roles, require_roles
 from app.db.tracing import trace_statements
 from app.db.urls import DatabaseURLError, read_url
@@ -44,7 +43,7 @@ from app.http.limits import Quotas, RequestLimits
 from app.http.middleware import EdgeMiddleware
 from app.http.openapi import make_openapi
 from app.http.problems import handle_error
-from app.http.protections import cors_options
+from app.http.protections import ProblemCORSMiddleware, cors_options
 from app.http.routes import require_guards
 from app.http.routing import RouteIndex, redirect_slashes
 from app.http.runtime import Runtime
@@ -205,10 +204,11 @@ async def prepare_schema(database: Database) -> None:
     """SQLite migrates itself; on PostgreSQL that is ``saasbase migrate``'s to do.
 
     Raises:
-        SchemaVersionError: the PostgreSQL schema is not the one this release needs.
+        SchemaVersionError: the PostgreSQL schema is not the one this release needs, or the database is not this service's.
         DatabaseRoleError: a role sees more, or less, than its work needs.
     """
     if database.is_sqlite:
+        await require_ours(database)
         if await current_version(database) != head_version():
             await migrate(database)
     else:
@@ -257,7 +257,7 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     if settings.web.enabled:
         app.include_router(well_known.router)
     if settings.web.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
+        app.add_middleware(ProblemCORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
     app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     document: dict[str, Any] = {}
 

@@ -18,6 +18,16 @@ REFUSED: Final = "The Authorization header holds no valid credential."
 _PRINCIPALS: Final = frozenset({ActorType.USER, ActorType.SERVICE, ActorType.AGENT})
 
 
+class MayNotActForOthersError(ForbiddenError):
+    """The caller is known, and wants to act for another without the right. ``wanted`` is for the log: nothing may be done as it."""
+
+    code = "may_not_act_for_others"
+
+    def __init__(self, wanted: Identity) -> None:
+        super().__init__(f"{wanted.actor.subject} may not act for others.")
+        self.wanted = wanted
+
+
 class ActorResolver(Protocol):
     """Finds the identity of a caller."""
 
@@ -116,7 +126,7 @@ def _acting_for(identity: Identity, principal: Actor) -> Identity:
     if identity.is_anonymous:
         raise UnauthenticatedError("Acting for others needs an identity.")
     if not identity.may_act_for_others:
-        raise ForbiddenError(f"{identity.actor.subject} may not act for others.", code="may_not_act_for_others")
+        raise MayNotActForOthersError(replace(identity, on_behalf_of=Identity(principal, identity.method)))
     if identity.on_behalf_of is not None:
         raise BadRequestError("The token says already whom the caller acts for.", code="ambiguous_actor")
     if principal.type not in _PRINCIPALS:

@@ -1,10 +1,13 @@
 """``audit``: whether the audit trail is as it was written."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 import typer
 
 from app.cli.root import CommandError, read_settings, run
+
+MAX_POSITION: Final = 2**63 - 1
 
 commands = typer.Typer(help="The audit trail: whether it is as it was written.", no_args_is_help=True)
 
@@ -20,11 +23,17 @@ def verify_chains(
     from app.audit.report import UnknownOrganizationError, report
     from app.main import make_chain_keys, make_database, prepare_schema
 
-    known = Place(known_position, known_hash.lower()) if known_position is not None and known_hash is not None else None
-    if known is None and (known_position, known_hash) != (None, None):
-        raise CommandError("--known-position and --known-hash are given together or not at all")
+    known = None
+    if known_position is not None and known_hash is not None:
+        known = Place(known_position, known_hash.lower())
+        if known.position > MAX_POSITION:
+            raise typer.BadParameter(f"no position is beyond {MAX_POSITION}", param_hint="--known-position")
+        if not re.fullmatch("[0-9a-f]{64}", known.hash):
+            raise typer.BadParameter("a hash is 64 digits of 0-9 and a-f", param_hint="--known-hash")
+    elif (known_position, known_hash) != (None, None):
+        raise typer.BadParameter("are given together or not at all", param_hint="--known-position and --known-hash")
     if known is not None and organization is None:
-        raise CommandError("what is known is known of one chain: name it with --organization")
+        raise typer.BadParameter("what is known is known of one chain: name it", param_hint="--organization")
     settings = read_settings()
 
     async def verify_all() -> bool:

@@ -11,8 +11,10 @@ import httpx
 from app.cli.root import CommandError
 from app.main import create_app
 from app.settings import Settings
+from app.settings.limits import LimitSettings
 
 SLUG: Final = "demo"
+_HOMES: Final = "/organizations"
 _HOME: Final = "127.0.0.1"
 _HANDBOOK: Final = ("# Handbook\n\nBe kind.\n", "# Handbook\n\nBe kind. Answer within a day.\n")
 
@@ -26,36 +28,52 @@ class Caller:
 
     async def post(self, path: str, body: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """Send, and expect it to be taken."""
-        answer = await self._client.post(path, json=body, headers=self._headers, **options)
-        if answer.status_code == httpx.codes.CONFLICT:
-            raise CommandError(f"there is an organization {SLUG!r} already")
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
+        found: dict[str, Any] = (await self._send("POST", path, json=body, **options)).json()
         return found
+
+    async def delete(self, path: str) -> None:
+        """Remove, and expect it to be gone."""
+        await self._send("DELETE", path)
 
     async def upload(self, path: str, text: str, **fields: str) -> dict[str, Any]:
         """Send a file."""
         return await self.post(path, files={"file": ("handbook.md", text.encode(), "text/markdown")}, data=fields)
+
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        answer = await self._client.request(method, path, headers=self._headers, **options)
+        if answer.status_code == httpx.codes.CONFLICT and path == _HOMES:
+            raise CommandError(f"there is an organization {SLUG!r} already")
+        if answer.is_error:
+            raise CommandError(f"the demo cannot be made: {method} {path} is answered {answer.status_code}: {answer.json()['detail']}")
+        return answer
 
 
 async def make_demo(settings: Settings) -> str:
     """Make the organization ``demo``, with people, documents, calls and traces; returns the token of a key that may see it all.
 
     Raises:
-        CommandError: there is one already.
+        CommandError: there is one already, or the service refuses a part of it; then nothing of it is left.
     """
     async with _open_api(settings) as client:
         alice, bob, agent = (Caller(client, settings.actor.header, subject) for subject in ("user:alice", "user:bob", "agent:helper"))
-        home = await alice.post("/organizations", {"slug": SLUG, "name": "Demo Inc."})
-        website, support = [
-            await alice.post("/projects", {"organization_id": home["id"], "name": name}) for name in ("Website", "Customer support")
-        ]
-        await _people(alice, home["id"], website["id"], support["id"])
-        handbook = await bob.upload(f"/projects/{website['id']}/documents", _HANDBOOK[0], name="Handbook")
-        await bob.upload(f"/documents/{handbook['id']}/versions", _HANDBOOK[1], version_name="with-times")
-        await _answer_a_customer(agent, support["id"])
-        wanted = {"name": "look around", "scope_type": "ORGANIZATION", "scope_id": home["id"], "role": "ORG_ADMIN"}
-        return str((await alice.post("/api-keys", wanted))["token"])
+        home = (await alice.post(_HOMES, {"slug": SLUG, "name": "Demo Inc."}))["id"]
+        try:
+            return await _furnish(home, alice, bob, agent)
+        except BaseException:  # half a demo would be in the way of the next
+            await alice.delete(f"{_HOMES}/{home}")
+            raise
+
+
+async def _furnish(home: str, alice: Caller, bob: Caller, agent: Caller) -> str:
+    website, support = [
+        (await alice.post("/projects", {"organization_id": home, "name": name}))["id"] for name in ("Website", "Customer support")
+    ]
+    await _people(alice, home, website, support)
+    handbook = await bob.upload(f"/projects/{website}/documents", _HANDBOOK[0], name="Handbook")
+    await bob.upload(f"/documents/{handbook['id']}/versions", _HANDBOOK[1], version_name="with-times")
+    await _answer_a_customer(agent, support)
+    wanted = {"name": "look around", "scope_type": "ORGANIZATION", "scope_id": home, "role": "ORG_ADMIN"}
+    return str((await alice.post("/api-keys", wanted))["token"])
 
 
 async def _people(alice: Caller, home: str, website: str, support: str) -> None:
@@ -88,9 +106,10 @@ async def _answer_a_customer(agent: Caller, project: str) -> None:
 
 @asynccontextmanager
 async def _open_api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """The service inside this process, which believes whoever names himself: nobody else can reach it."""
+    """The service inside this process, which believes whoever names himself and counts nothing: nobody else can reach it."""
     actor = settings.actor.model_copy(update={"trusted_proxies": (ip_network(_HOME),), "proxy_secret": None, "resolver": ""})
-    app = create_app(settings.model_copy(update={"actor": actor}))
+    web = settings.web.model_copy(update={"enabled": True, "ops_port": 0})  # a service that runs here has that port
+    app = create_app(settings.model_copy(update={"actor": actor, "web": web, "limits": LimitSettings()}))
     transport = httpx.ASGITransport(app, client=(_HOME, 0))
     url = f"http://{_HOME}{settings.web.base_path}"
     logging.getLogger("app").setLevel(logging.WARNING)  # what went well is the token

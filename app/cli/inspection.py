@@ -1,6 +1,7 @@
 """``doctor``, ``config check``, ``openapi export``: what there is, and whether it works."""
 
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import is_dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MASK: Final = "***"
 CLOCK_LIMIT_SECONDS: Final = 5.0
+_USER_INFO: Final = re.compile(r'(?<=://)[^/?#\s"]*@')
 
 config = typer.Typer(help="The settings.", no_args_is_help=True)
 openapi = typer.Typer(help="The OpenAPI document.", no_args_is_help=True)
@@ -123,10 +125,14 @@ async def _report(name: str, check: Check) -> bool:
 
 def _told(error: Exception) -> str:
     lines = str(getattr(error, "detail", None) or getattr(error, "orig", None) or error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    advice = getattr(error, "advice", "")
+    return (lines[0] if lines else type(error).__name__) + (f" ({advice})" if advice else "")
 
 
 async def _look_at_database(database: "Database") -> str:
+    from app.db.migrations import require_ours
+
+    await require_ours(database)
     started = time.perf_counter()
     await database.ping()
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
@@ -138,14 +144,15 @@ async def _look_at_database(database: "Database") -> str:
 
 
 async def _look_at_schema(database: "Database") -> str:
-    from app.db.migrations import current_version, head_version
+    from app.db.migrations import advice_at, current_version, head_version, require_ours
 
+    await require_ours(database)
     current, head = await current_version(database), head_version()
     if current == head:
         return f"at {head}"
     if database.is_sqlite and current is None:
         return "none yet: 'saasbase serve' makes it"
-    raise CommandError(f"at {current}, not at {head}: run 'saasbase migrate'")
+    raise CommandError(f"at {current}, not at {head}: {advice_at(current)}")
 
 
 async def _look_at_mark(database: "Database", store: "BlobStore") -> str:
@@ -175,12 +182,19 @@ def _effective(section: BaseModel, prefix: str = PREFIX) -> Iterator[tuple[str, 
         if isinstance(value, Section):
             yield from _effective(value, f"{full}__")
         else:
-            yield full, _written(value)
+            yield full, _shown(full, value)
+
+
+def _shown(name: str, value: Any) -> str:
+    """What a secret is, only its setting says: the URLs of databases are shown without their passwords, of the others nothing."""
+    if isinstance(value, SecretStr):
+        return _without_password(value.get_secret_value()) if name.endswith("_URL") else MASK
+    if isinstance(value, tuple) and any(isinstance(part, SecretStr) for part in value):
+        return ",".join(MASK for _ in value)
+    return _USER_INFO.sub(f"{MASK}@", _written(value))
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return _without_password(value.get_secret_value())
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -193,7 +207,7 @@ def _written(value: Any) -> str:
 
 
 def _without_password(secret: str) -> str:
-    """A URL without its password, and of every other secret nothing."""
+    """A database's URL without its password; nothing of what is none."""
     from app.db.urls import DatabaseURLError, parse_database_url
 
     try:

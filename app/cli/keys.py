@@ -1,6 +1,6 @@
 """``bootstrap``, ``demo`` and ``keys``: the first key, and every other one from the command line."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -52,6 +52,25 @@ def create_key(  # noqa: PLR0913 - its options
     ends = now() + timedelta(days=days) if days is not None else None
     wanted = {"role": role, "name": name, "expires_at": ends, "may_act_for_others": acts_for_others}
     print(run(operating.create_key(read_settings(), organization, project, **wanted)))
+
+
+@commands.command("list")
+def list_keys(organization: OrganizationOption) -> None:
+    """List the keys of an organization and of its projects, oldest first, those that have ended too. Shows no secret."""
+    from app.cli import operating
+
+    rows = [("id", "prefix", "scope", "role", "created", "last used", "ends", "name")]
+    for key in run(operating.list_keys(read_settings(), organization)):
+        ends = f"revoked {_minute(key.revoked_at)}" if key.revoked_at is not None else _minute(key.expires_at)
+        scope = f"{key.scope.type.value}:{key.scope.id}"
+        rows.append((str(key.id), key.prefix, scope, key.role.value, _minute(key.created_at), _minute(key.last_used_at), ends, key.name))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _minute(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ") if moment is not None else "never"
 
 
 @commands.command("rotate")

@@ -22,7 +22,8 @@ from app.core.resources import ResourceRef, ResourceType
 from app.http.runtime import Runtime
 from app.main import close_runtime, make_runtime, prepare_schema
 from app.models import ApiKey, Organization, Project
-from app.resources.api_keys.schemas import ApiKeyCreate, ApiKeyRotate
+from app.resources.api_keys.repository import ApiKeyRepository
+from app.resources.api_keys.schemas import ApiKeyCreate, ApiKeyRead, ApiKeyRotate
 from app.resources.api_keys.service import ApiKeyService
 from app.resources.organizations.schemas import OrganizationCreate
 from app.resources.organizations.service import OrganizationService
@@ -83,6 +84,18 @@ async def create_key(settings: Settings, slug: str, project_id: UUID | None, **w
         new = _checked(ApiKeyCreate, scope_type=scope.ref.type, scope_id=scope.id, **wanted)
         async with open_system_work(runtime.context, "command line", scope.organization_id) as work:
             return (await ApiKeyService(work, runtime.pepper).create(scope, new)).token
+
+
+async def list_keys(settings: Settings, slug: str) -> list[ApiKeyRead]:
+    """The keys of an organization and of its projects, oldest first, those that have ended too.
+
+    Raises:
+        CommandError: there is no such organization.
+    """
+    async with open_runtime(settings) as runtime:
+        home = await _find(runtime, Organization.slug, slug, f"there is no organization {slug!r}")
+        async with open_system_work(runtime.context, "command line", home.organization_id) as work:
+            return [ApiKeyRead.model_validate(row) for row in await ApiKeyRepository(work).list_all()]
 
 
 async def rotate_key(settings: Settings, named: str, overlap_seconds: int) -> str:

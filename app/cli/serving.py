@@ -113,6 +113,7 @@ def make_app() -> "ASGIApp":
     settings = read_settings()
     web = settings.web
     PatientProtocol.patience = Patience(web.header_seconds, web.body_idle_seconds, web.read_idle_seconds)
+    PatientProtocol.hsts_seconds = web.hsts_seconds
     app = create_app(settings)
     # All that has been made so far stays. Looking through it takes the collector a tenth of a second, in which nobody is served.
     gc.collect()

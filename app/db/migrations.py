@@ -1,11 +1,16 @@
 """The schema's history: bring a database to the newest version, and tell whether it is there."""
 
+import asyncio
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, inspect, text
 
+from app.db.base import Base
 from app.db.engine import Database
 
 if TYPE_CHECKING:
@@ -17,7 +22,7 @@ _SCRIPTS: Final = Path(__file__).resolve().parents[2] / "alembic"
 
 
 class SchemaVersionError(RuntimeError):
-    """The database is not at the version this release needs."""
+    """The database is not at the version this release needs, or not this service's."""
 
 
 def alembic_config(connection: Connection | None = None) -> "Config":
@@ -33,7 +38,12 @@ def alembic_config(connection: Connection | None = None) -> "Config":
 @cache
 def head_version() -> str:
     """The version this release was written for: scripts are numbered. Alembic itself is loaded only to migrate."""
-    return max(path.name for path in (_SCRIPTS / "versions").glob("*.py")).partition("_")[0]
+    return max(_versions())
+
+
+def advice_at(current: str | None) -> str:
+    """What to do with a database at another version than this release's."""
+    return "run 'saasbase migrate'" if current is None or current in _versions() else "it belongs to a newer release of the service"
 
 
 async def current_version(database: Database) -> str | None:
@@ -42,11 +52,45 @@ async def current_version(database: Database) -> str | None:
         return await connection.run_sync(_read_version)
 
 
+async def require_ours(database: Database) -> None:
+    """Refuse a database with tables that somebody else has made under our names: to open such a SQLite file would change it already.
+
+    Raises:
+        SchemaVersionError: says in one line what to do.
+    """
+    if database.is_sqlite:
+        names = await asyncio.to_thread(_names_in_file, Path(database.url.database or ""), database.limits.lock_seconds)
+    else:
+        async with database.open_read() as connection:
+            names = set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
+    if "alembic_version" not in names and not names.isdisjoint(Base.metadata.tables):
+        raise SchemaVersionError(
+            "the database holds tables that are not this service's: name another one in SAASBASE_DB_URL,"
+            " and take over what SaaSBase 0.1.1 left with 'saasbase import reference'"
+        )
+
+
+def _names_in_file(file: Path, lock_seconds: float) -> set[str]:
+    """The tables in a SQLite file, which stays as it is."""
+    if not file.is_file():
+        return set()
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=lock_seconds)) as connection:
+            rows: Iterable[tuple[str]] = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    except sqlite3.Error:  # whoever opens it next will say so
+        return set()
+    return {name for (name,) in rows}
+
+
 async def migrate(database: Database) -> None:
     """Bring the schema to the newest version in one transaction; safe when several processes do it at once.
 
     However long that takes, the turn of others too; but for locks of tables no longer is waited than for any.
+
+    Raises:
+        SchemaVersionError: see ``require_ours``.
     """
+    await require_ours(database)
     async with database.writer.begin() as connection:
         if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is that lock already
             await connection.execute(text("SET LOCAL statement_timeout = 0"))  # the role may have one, too
@@ -62,9 +106,14 @@ async def require_head(database: Database) -> None:
     Raises:
         SchemaVersionError: says in one line what to do.
     """
+    await require_ours(database)
     current, head = await current_version(database), head_version()
     if current != head:
-        raise SchemaVersionError(f"the database schema is at {current or 'nothing'}, this release needs {head}: run 'saasbase migrate'")
+        raise SchemaVersionError(f"the database schema is at {current or 'nothing'}, this release needs {head}: {advice_at(current)}")
+
+
+def _versions() -> set[str]:
+    return {path.name.partition("_")[0] for path in (_SCRIPTS / "versions").glob("*.py")}
 
 
 def _read_version(connection: Connection) -> str | None:
@@ -82,4 +131,4 @@ def _upgrade(connection: Any) -> None:
     try:
         command.upgrade(alembic_config(connection), "head")
     except CommandError as error:
-        raise SchemaVersionError(f"the schema cannot be migrated: {error}") from None
+        raise SchemaVersionError(f"the schema cannot be migrated, the database may belong to a newer release: {error}") from None

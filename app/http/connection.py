@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.http.access import note_request
 from app.http.patience import MIN_BYTES_PER_SECOND
 from app.http.problems import make_problem
+from app.http.protections import marks_of
 from app.http.requests import request_info
 from app.http.transport import WholeAnswers
 
@@ -46,6 +47,7 @@ class PatientProtocol(HttpToolsProtocol):
     """
 
     patience: ClassVar[Patience] = Patience()
+    hsts_seconds: ClassVar[int] = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -185,13 +187,14 @@ class PatientProtocol(HttpToolsProtocol):
         if self._is_answering:  # a second answer in the midst of the first would be taken for a part of it
             self.transport.abort()
             return
-        scope: Scope = {"type": "http", "path": "", "headers": []}
+        scope: Scope = {"type": "http", "method": "-", "path": "", "headers": []}
         problem = make_problem(scope, status, code, detail, headers={"Connection": "close"})
         info = request_info(scope)
         info.status = status
         now = self.loop.time()
         note_request("-", None, info, now - (self._head_since or now))  # the application has not seen it
-        lines = [b"%b: %b\r\n" % header for header in problem.raw_headers]
+        headers = [*problem.raw_headers, *marks_of(scope, problem.raw_headers, self.hsts_seconds)]
+        lines = [b"%b: %b\r\n" % header for header in headers]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", problem.body]))
         self.transport.close()
 

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from app.audit.trail import Origin
 from app.authn.proxies import Credentials
+from app.authn.resolver import MayNotActForOthersError
 from app.core.actors import Identity
 from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
 from app.db.wanted import Wanted
@@ -53,8 +54,6 @@ async def _open_work(request: Request, wanted: Wanted | None) -> AsyncIterator[U
     peer = request.client.host if request.client else None
     address = _address_of(request, runtime)
     identity = await _identify(runtime, Credentials(request.scope["headers"], peer, wanted), address, info)
-    info.actor = identity.actor.subject
-    info.on_behalf_of = identity.principal.subject if identity.principal is not None else None
     origin = Origin(
         ip=address,
         user_agent=_printable(request.headers.get("user-agent")),
@@ -70,16 +69,24 @@ async def _open_work(request: Request, wanted: Wanted | None) -> AsyncIterator[U
 
 
 async def _identify(runtime: Runtime, credentials: Credentials, address: str | None, info: RequestInfo) -> Identity:
-    """Who is calling, counted; before anything else is asked."""
+    """Who is calling, noted and counted; before anything else is asked."""
     try:
         identity = await runtime.resolver.resolve(credentials)
-    except (UnauthenticatedError, BadRequestError, ForbiddenError):
+    except (UnauthenticatedError, BadRequestError, ForbiddenError) as error:
+        if isinstance(error, MayNotActForOthersError):
+            _note(error.wanted, info)
         if runtime.limits is not None:
             await runtime.limits.take_of_peer(address, info)
         raise
+    _note(identity, info)
     if runtime.limits is not None:
         await runtime.limits.take(identity, address, info)
     return identity
+
+
+def _note(identity: Identity, info: RequestInfo) -> None:
+    info.actor = identity.actor.subject
+    info.on_behalf_of = identity.principal.subject if identity.principal is not None else None
 
 
 def _address_of(request: Request, runtime: Runtime) -> str | None:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.addresses import plain_address
 from app.http.access import note_request
 from app.http.limits import headers_of
-from app.http.protections import protections_of
+from app.http.protections import marks_of
 from app.http.requests import RequestInfo, request_info
 from app.http.traffic import Traffic
 from app.observability.metrics import REQUESTS_IN_FLIGHT
@@ -53,11 +53,7 @@ class EdgeMiddleware:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
                 _describe(span, scope, info)
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", info.request_id.encode()),
-                    *protections_of(scope, message, self._hsts_seconds),
-                ]
+                message["headers"] = [*message["headers"], *marks_of(scope, message["headers"], self._hsts_seconds)]
                 if info.standing is not None:
                     message["headers"].extend(headers_of(info.standing))
                 if self._traffic.is_draining:

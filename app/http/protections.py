@@ -1,9 +1,15 @@
 """Headers that tell browsers and caches what not to do with an answer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from starlette.types import Message, Scope
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.http.problems import make_problem
+from app.http.requests import request_info
 
 Header = tuple[bytes, bytes]
 
@@ -39,16 +45,36 @@ _ALLOWED: Final = (
 )
 
 
-def protections_of(scope: Scope, start: Message, hsts_seconds: int) -> Iterator[Header]:
-    """What an answer gets in addition: nothing it says itself is said again."""
+def marks_of(scope: Scope, headers: Iterable[Header], hsts_seconds: int) -> Iterator[Header]:
+    """What every answer gets in addition to its own headers, the request's id first: nothing it says itself is said again."""
+    yield b"x-request-id", request_info(scope).request_id.encode()
     yield from _ALWAYS
-    said = {name for name, _ in start["headers"]}
+    said = {name for name, _ in headers}
     if b"content-security-policy" not in said:
         yield _NO_PAGE
     if b"cache-control" not in said:
         yield _ASK_AGAIN if scope["method"] in {"GET", "HEAD"} else _KEEP_NOTHING
     if hsts_seconds:
         yield b"strict-transport-security", b"max-age=%d" % hsts_seconds
+
+
+class ProblemCORSMiddleware(CORSMiddleware):
+    """Starlette's, but who is refused is answered with a problem like everybody else."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a browser that asks first."""
+        answer = super().preflight_response(request_headers)
+        return answer if answer.status_code == 200 else _Refusal(answer)  # noqa: PLR2004 - a success
+
+
+class _Refusal(Response):
+    def __init__(self, refused: Response) -> None:
+        super().__init__()
+        self._detail = f"{bytes(refused.body).decode()}."
+        self._said = {name: value for name, value in refused.headers.items() if not name.startswith("content-")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await make_problem(scope, 400, "cors_refused", self._detail, headers=self._said)(scope, receive, send)
 
 
 def cors_options(origins: tuple[str, ...], actor_header: str) -> dict[str, Any]:

@@ -9,6 +9,12 @@ from typing import Any, Final
 # What every LogRecord has; whatever else one carries was given with ``extra=`` and is shown.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+# Libraries that tell what they ask other servers: a line for each question, and below that headers, credentials and signed URLs.
+_CLIENTS: Final = (
+    *("aioboto3", "aiobotocore", "boto3", "botocore", "s3transfer"),
+    *("aiohttp", "hpack", "httpcore", "httpx", "requests", "urllib3"),
+)
+
 _ENCODER: Final = json.JSONEncoder(default=str, ensure_ascii=False)  # json.dumps would make one for each line
 
 
@@ -29,7 +35,7 @@ def configure_logging(level: str, *, as_json: bool) -> None:
     logging.getLogger("uvicorn.access").disabled = True  # the edge writes a better line
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
-    for name in ("httpx", "urllib3"):  # a line for each question to another server
+    for name in _CLIENTS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -118,9 +118,15 @@ def load_settings(**given: Any) -> Settings:
     """Read the configuration.
 
     Raises:
-        SettingsError: an unknown name or a bad value, one line for each; values are never repeated.
+        SettingsError: an unknown name or a bad value, one line for each; values are never repeated. Or ``.env`` cannot be read.
     """
-    written = {name.upper() for name in (*os.environ, *_ours(DotEnvSettingsSource(Settings))) if name.upper().startswith(PREFIX)}
+    try:
+        in_file = _ours(DotEnvSettingsSource(Settings))
+    except OSError as error:
+        raise SettingsError(f".env: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(".env: is not UTF-8") from None
+    written = {name.upper() for name in (*os.environ, *in_file) if name.upper().startswith(PREFIX)}
     lines = [f"{name}: there is no such setting" for name in sorted(written - {*setting_names()})]
     try:
         settings = Settings(**given)

@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 import pytest
+import typer
 
+from app.__main__ import cli
 from app.db.migrations import head_version
 from app.db.urls import DatabaseURLError
 from app.main import make_database
@@ -37,9 +41,13 @@ COMMANDS = {
         ["--organization", "--role", "--name", "--project", "--days", "--acts-for-others"],
         ["--organization", "acme", "--role", "ORG_MEMBER", "--name", "key"],
     ),
+    "keys list": (["--organization"], ["--organization", "acme"]),
     "keys rotate": (["--overlap-seconds"], ["sbk_abc"]),
     "keys revoke": ([], ["sbk_abc"]),
     "audit verify": (["--organization", "--known-position", "--known-hash"], []),
+    "authz model": ([], []),
+    "authz setup": (["--name"], []),
+    "authz reconcile": (["--dry-run"], []),
     "config check": ([], []),
     "openapi export": (["--output"], []),
     "import reference": (
@@ -47,7 +55,9 @@ COMMANDS = {
         ["--db-url", "jdbc:sqlite:none.db", "--storage", "."],
     ),
 }
-NEED_THE_DATABASE = COMMANDS.keys() - {"doctor", "config check", "openapi export", "import reference"}
+A_STORE = {"SAASBASE_AUTHZ__OPENFGA__STORE_ID": "01J"}  # without one 'authz reconcile' does not come as far as the database
+NEED_ITS_URL = COMMANDS.keys() - {"authz model", "authz setup"}
+NEED_THE_DATABASE = NEED_ITS_URL - {"doctor", "config check", "openapi export", "import reference"}
 # URLs that name no database this service could use, and a word of what it says.
 BAD_URLS = {
     "mysql://u:{password}@h/d": "must be sqlite:///FILE",
@@ -75,12 +85,28 @@ def assert_refused(ended: Result, *words: str) -> None:
         assert word in ended.err
 
 
+def test_every_command_is_among_them() -> None:
+    def names(group: typer.Typer) -> Iterator[str]:
+        for made in group.registered_commands:
+            yield made.name or made.callback.__name__ if made.callback else ""
+        for below in group.registered_groups:
+            if below.typer_instance:
+                yield from (f"{below.name} {name}" for name in names(below.typer_instance))
+
+    assert sorted(names(cli)) == sorted(COMMANDS)
+
+
 def test_help_lists_every_command_with_a_sentence(tmp_path: Path) -> None:
     ended = run_saasbase(tmp_path, "--help")
     assert (ended.status, ended.err) == (0, "")
     assert "the multi-tenant back end of a SaaS product" in ended.out
     for name in {name.partition(" ")[0] for name in COMMANDS}:
         assert re.search(rf"\b{name}\s+[A-Z][^\n]{{20,}}", ended.out), f"{name} in\n{ended.out}"
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert run_saasbase(tmp_path, "--version") == Result(0, f"saasbase {version('saasbase-server')}\n", "")
+    assert "Print the version and end." in run_saasbase(tmp_path, "--help").out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -132,16 +158,16 @@ def test_a_bad_database_url_is_told_without_its_parts(url: str, words: str) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sorted(NEED_ITS_URL))
 def test_a_bad_database_url_stops_with_one_line(name: str, tmp_path: Path) -> None:
-    ended = run_saasbase(tmp_path, *name.split(), *COMMANDS[name][1], SAASBASE_DB_URL=f"jdbc:postgresql://h:{PASSWORD}/d")
+    ended = run_saasbase(tmp_path, *name.split(), *COMMANDS[name][1], SAASBASE_DB_URL=f"jdbc:postgresql://h:{PASSWORD}/d", **A_STORE)
     assert_refused(ended, "SAASBASE_DB_URL: ", "must be sqlite:///FILE")
 
 
 @pytest.mark.parametrize("name", sorted(NEED_THE_DATABASE))
 def test_an_unreachable_postgresql_stops_with_one_line(name: str, tmp_path: Path) -> None:
     url = f"postgresql://someone:{PASSWORD}@127.0.0.1:{free_port()}/saasbase"
-    ended = run_saasbase(tmp_path, *name.split(), *COMMANDS[name][1], SAASBASE_DB_URL=url)
+    ended = run_saasbase(tmp_path, *name.split(), *COMMANDS[name][1], SAASBASE_DB_URL=url, **A_STORE)
     assert_refused(ended, "the database cannot be used", "Connect")
 
 
@@ -163,6 +189,35 @@ def test_a_setting_that_does_not_exist_stops_with_one_line(tmp_path: Path) -> No
 def test_a_dotenv_file_in_the_working_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"POSTGRES_PASSWORD={PASSWORD}\nSAASBASE_DATABASE__POOL_SIZE={PASSWORD}\n")
     assert_refused(run_saasbase(tmp_path, "migrate"), "SAASBASE_DATABASE__POOL_SIZE: ")
+
+
+def test_a_dotenv_file_that_is_no_text_stops_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfeS\0")
+    assert_refused(run_saasbase(tmp_path, "migrate"), ".env: is not UTF-8")
+
+
+def test_a_dotenv_file_that_cannot_be_read_stops_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to("/proc/self/mem")  # whose first bytes nobody can read, whoever runs the tests
+    assert_refused(run_saasbase(tmp_path, "migrate"), ".env: cannot be read: Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--organization", "acme", "--known-position", "2"), "together"),
+        (("--organization", "acme", "--known-hash", "0" * 64), "together"),
+        (("--known-position", "2", "--known-hash", "0" * 64), "name it"),
+        (("--organization", "acme", "--known-position", "2", "--known-hash", "zz"), "64 digits"),
+        (("--organization", "acme", "--known-position", "2", "--known-hash", "0" * 63), "64 digits"),
+        (("--organization", "acme", "--known-position", "2", "--known-hash", "0" * 64 + "\n"), "64 digits"),
+        (("--organization", "acme", "--known-position", str(2**63), "--known-hash", "0" * 64), "no position is beyond"),
+    ],
+)
+def test_what_is_half_known_of_a_chain_is_a_usage_error(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "audit", "verify", *options)
+    assert (ended.status, ended.out) == (2, "")
+    assert told in " ".join(ended.err.replace("│", " ").split())
+    assert not (tmp_path / "data").exists(), "nothing was looked at"
 
 
 @pytest.mark.parametrize("name", ["serve", "sweep"])

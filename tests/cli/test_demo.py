@@ -1,10 +1,14 @@
 """The demo world: everything in it can be seen with the key it prints."""
 
+import socket
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.cli.test_keys import Operator, get
+from tests.support.cli import run_saasbase
+from tests.support.database import environment_of
 from tests.support.server import Server
 
 
@@ -28,3 +32,36 @@ def test_the_demo_has_people_documents_calls_and_a_trace(server: Server, databas
     assert "there is an organization 'demo' already" in operator.refused("demo")
     named = httpx.get(f"{server.url}/api/organizations/{home['id']}", headers={"X-SaaSBase-Actor": "user:mallory"})
     assert named.status_code == 404
+
+
+REFUSALS = {
+    "SAASBASE_ORGANIZATIONS__CREATION": ("none", "user:alice may not create organizations."),
+    "SAASBASE_STORAGE__MAX_UPLOAD_BYTES": ("3", "is answered 413: "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_demo_that_is_refused_leaves_nothing(name: str, database_url: str, tmp_path: Path) -> None:
+    operator, (value, words) = Operator(tmp_path, database_url), REFUSALS[name]
+    for _ in range(2):
+        assert words in operator.refused("demo", **{name: value})
+    operator.token("demo")
+
+
+def test_the_demo_leaves_the_port_for_operators_to_the_service(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = {"SAASBASE_WEB__OPS_PORT": str(taken.getsockname()[1])}
+        ended = run_saasbase(tmp_path, "demo", **environment_of(f"sqlite:///{tmp_path}/test.db"), **settings)
+    assert (ended.status, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"SAASBASE_WEB__ENABLED": "false"},
+        {"SAASBASE_LIMITS__ACTOR_PER_MINUTE": "3"},
+    ],
+)
+def test_what_is_for_other_callers_does_not_hold_for_the_demo(settings: dict[str, str], tmp_path: Path) -> None:
+    ended = run_saasbase(tmp_path, "demo", **environment_of(f"sqlite:///{tmp_path}/test.db"), **settings)
+    assert (ended.status, ended.err) == (0, "")

@@ -21,8 +21,8 @@ class Operator:
         self._folder = folder
         self._settings = environment_of(database_url)
 
-    def __call__(self, *arguments: str) -> Result:
-        return run_saasbase(self._folder, *arguments, **self._settings)
+    def __call__(self, *arguments: str, **settings: str) -> Result:
+        return run_saasbase(self._folder, *arguments, **self._settings, **settings)
 
     def token(self, *arguments: str) -> str:
         ended = self(*arguments)
@@ -30,8 +30,8 @@ class Operator:
         assert TOKEN.fullmatch(ended.out)
         return ended.out.strip()
 
-    def refused(self, *arguments: str) -> str:
-        ended = self(*arguments)
+    def refused(self, *arguments: str, **settings: str) -> str:
+        ended = self(*arguments, **settings)
         assert (ended.status, ended.out) == (1, "")
         assert re.fullmatch(r"saasbase: [^\n]+\n", ended.err), ended.err
         return ended.err
@@ -131,11 +131,29 @@ def test_a_key_can_be_for_one_project_and_for_acting_for_others(operator: Operat
     assert "the organization has no project" in operator.refused("keys", "create", *elsewhere)
 
 
+def test_keys_are_listed_without_their_secrets(operator: Operator, owner: str) -> None:
+    operator.token("bootstrap", "--organization", "other", "--owner", "user:alice")
+    made = operator.token("keys", "create", "--organization", "acme", "--role", "ORG_MEMBER", "--name", "ci of acme", "--days", "3")
+    assert operator("keys", "revoke", owner).status == 0
+    ended = operator("keys", "list", "--organization", "acme")
+    assert (ended.status, ended.err) == (0, "")
+    head, *lines = [re.split(r"  +", line) for line in ended.out.splitlines()]
+    assert head == ["id", "prefix", "scope", "role", "created", "last used", "ends", "name"]
+    told = [(line[1], line[3], line[5], line[6][:9], line[7]) for line in lines]
+    assert told[0] == (owner.partition(".")[0].removeprefix("sbk_"), "ORG_OWNER", "never", "revoked 2", "bootstrap")
+    assert (told[1][0], told[1][1], told[1][4]) == (made.partition(".")[0].removeprefix("sbk_"), "ORG_MEMBER", "ci of acme")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\dZ", lines[1][6])
+    assert len(lines) == 2
+    for token in (owner, made):
+        assert token.partition(".")[2] not in ended.out
+
+
 @pytest.mark.usefixtures("owner")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("keys", "create", "--organization", "nobody", "--role", "ORG_MEMBER", "--name", "k"), "there is no organization 'nobody'"),
+        (("keys", "list", "--organization", "nobody"), "there is no organization 'nobody'"),
         (("keys", "rotate", "sbk_000000000000"), "there is no such key"),
         (("keys", "revoke", "01920000-0000-7000-8000-000000000000"), "there is no such key"),
         (("keys", "rotate", "sbk_000000000000", "--overlap-seconds", "99999999"), "overlap_seconds: "),

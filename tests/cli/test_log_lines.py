@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.cli import command, environment
 from tests.support.postgres import free_port
+from tests.support.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.server import run_server
 
 
@@ -74,3 +75,29 @@ def test_the_level_decides_what_is_written(tmp_path: Path, level: str, shown: bo
     with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, SAASBASE_LOG__LEVEL=level, SAASBASE_LOG__FORMAT="console") as server:
         server.stop()  # the line is written when the answer has been sent
         assert ("GET /readyz 200" in server.log) is shown
+
+
+SESSION_TOKEN = "session-token-4711"
+SPEAKERS = {"app", "uvicorn", "asyncio", "concurrent", "python_multipart"}  # who may write below WARNING: none of them sees a header
+
+
+def test_the_most_talkative_log_holds_nothing_that_opens_s3(rclone_server: S3Server, tmp_path: Path) -> None:
+    bucket = rclone_server.new_bucket().environment
+    given = {name: value for name, value in bucket.items() if not name.endswith("_KEY")}
+    chain = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_SESSION_TOKEN": SESSION_TOKEN}
+    settings = {**given, **chain, "SAASBASE_LOG__LEVEL": "DEBUG", "SAASBASE_STORAGE__S3__PRESIGN_DOWNLOADS": "true"}
+    with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=1, **settings) as server:
+        with httpx.Client(base_url=f"{server.url}/api", headers={"X-SaaSBase-Actor": "user:alice"}) as alice:
+            home = alice.post("/organizations", json={"slug": "acme"}).raise_for_status().json()["id"]
+            project = alice.post("/projects", json={"organization_id": home, "name": "p"}).raise_for_status().json()["id"]
+            files = {"file": ("a.txt", b"text", "text/plain")}
+            document = alice.post(f"/projects/{project}/documents", files=files).raise_for_status().json()["id"]
+            signed = alice.get(f"/documents/{document}/content").headers["location"]
+        server.stop()
+        lines = server.log.splitlines()
+    signature = httpx.URL(signed).params["X-Amz-Signature"]
+    for secret in (SESSION_TOKEN, SECRET_KEY, signature, "AWS4-HMAC-SHA256", "Signature=", "CanonicalRequest", "amz-security-token"):
+        assert not [line for line in lines if secret.lower() in line.lower()], secret
+    speakers = {json.loads(line)["logger"].partition(".")[0] for line in lines if line.startswith("{")}
+    assert "app" in speakers
+    assert speakers <= SPEAKERS

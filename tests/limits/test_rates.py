@@ -1,6 +1,7 @@
 """Rate limits through HTTP: who is counted with whom, what every answer tells, and that it costs next to nothing."""
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator
@@ -134,6 +135,16 @@ async def test_failed_authentication_counts_for_the_address(database_url: str, t
         for number in range(4):
             last = await wrong.get("/organizations", None, headers=neighbours[number % 2])
         assert last.status_code == 429, "one IPv6 host has a whole /64"
+
+
+async def test_the_access_line_says_who_sent_too_much(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with limited(database_url, tmp_path, actor_per_minute=1) as service:
+        caplog.set_level(logging.INFO, "app.access")
+        acting: dict[str, Any] = {"headers": {"X-SaaSBase-On-Behalf-Of": "user:bob"}}
+        assert await statuses_of(2, service.as_("agent:helper"), **acting) == [200, 429]
+    lines = [vars(record) for record in caplog.records if record.name == "app.access"]
+    told = [(line["status"], line["actor"], line["on_behalf_of"]) for line in lines]
+    assert told == [(status, "agent:helper", "user:bob") for status in (200, 429)]
 
 
 async def test_a_caller_who_may_not_act_for_others_is_counted_too(database_url: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.support.server import Server, run_server
 from tests.support.wire import BOUNDARY, Answer, Wire, form, part
 
 LIMITS: Any = {
+    "SAASBASE_WEB__HSTS_SECONDS": "60",
     "SAASBASE_WEB__HEADER_SECONDS": "1",
     "SAASBASE_WEB__BODY_IDLE_SECONDS": "1",
     "SAASBASE_WEB__READ_IDLE_SECONDS": "1.5",
@@ -63,10 +64,20 @@ def begin_upload(wire: Wire, project: str, length: int) -> None:
     )
 
 
+PROTECTIONS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "strict-transport-security": "max-age=60",
+}
+
+
 def refusal(wire: Wire, status: int, code: str) -> Answer:
     answer = wire.read_answer()
     assert (answer.status, answer.code, answer.headers["connection"]) == (status, code, "close")
     assert answer.json["detail"]
+    assert answer.headers["x-request-id"] == answer.json["request_id"]
+    assert {name: answer.headers[name] for name in PROTECTIONS} == PROTECTIONS
     return answer
 
 

@@ -185,7 +185,8 @@ def test_serving_an_outdated_postgresql_is_refused_with_one_line(found: str, emp
         )
     ended = run_saasbase(tmp_path, "serve", "--port", "0", SAASBASE_DB_URL=empty_postgres)
     assert ended.status == 1
-    assert ended.err == f"saasbase: the database schema is at {found}, this release needs {head_version()}: run 'saasbase migrate'\n"
+    advice = "run 'saasbase migrate'" if found == "nothing" else "it belongs to a newer release of the service"
+    assert ended.err == f"saasbase: the database schema is at {found}, this release needs {head_version()}: {advice}\n"
     assert ended.out == ""
 
 
@@ -194,7 +195,7 @@ async def test_a_database_of_a_newer_release_is_left_alone(owner_url: str, tmp_p
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     ended = run_saasbase(tmp_path, "migrate", SAASBASE_DB_URL=owner_url)
     assert ended.status == 1
-    assert ended.err.startswith("saasbase: the schema cannot be migrated: ")
+    assert ended.err.startswith("saasbase: the schema cannot be migrated, the database may belong to a newer release: ")
     assert ended.err.count("\n") == 1
 
 

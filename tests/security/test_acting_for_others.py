@@ -107,6 +107,15 @@ async def test_questions_tell_what_both_may_do(world: World) -> None:
     await world.service.as_("agent:helper").post("/authz/simulate", changes, 200)
 
 
+async def test_the_access_line_of_a_refusal_says_who_wanted_to_act_for_whom(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    key = await world.key(may_act_for_others=False)
+    caplog.set_level(logging.INFO, "app.access")
+    caplog.clear()
+    read_problem(await shows(world.service, key["token"], **{FOR: "user:bob"}).get("/me", 403), 403, "may_not_act_for_others")
+    (line,) = [vars(record) for record in caplog.records if record.name == "app.access"]
+    assert (line["actor"], line["on_behalf_of"]) == (f"api_key:{key['api_key']['id']}", "user:bob")
+
+
 async def test_who_may_not_act_for_others_is_refused_and_not_heard(world: World) -> None:
     plain = (await world.key(may_act_for_others=False))["token"]
     for method, path in (

@@ -26,10 +26,11 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def run_saasbase(folder: Path, *arguments: str, **settings: str) -> Result:
-    """Run it to its end in a folder."""
+    """Run it to its end in a folder. However that is, its user never sees a traceback."""
     ended = subprocess.run(
         command(*arguments), cwd=folder, env=environment(**settings), capture_output=True, text=True, timeout=120, check=False
     )
+    assert "Traceback" not in ended.stderr, ended.stderr
     return Result(ended.returncode, ended.stdout, ended.stderr)
 
 

@@ -1,5 +1,6 @@
 """SQL of API keys and their secrets."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -102,6 +103,11 @@ class ApiKeyRepository(Repository):
         ended = update(ApiKey).where(ApiKey.id.in_(key_ids))
         await self._session.execute(ended.values(expires_at=expires_at, updated_at=at, revision=ApiKey.revision + 1))
         await self.end_grants(key_ids, expires_at)
+
+    async def list_all(self) -> Sequence[Row[Any]]:
+        """Every key of this organization and its projects, oldest first, for who runs the service."""
+        statement = select(*wire_columns(ApiKey)).where(ApiKey.deleted_at.is_(None)).order_by(ApiKey.created_at, ApiKey.id)
+        return (await self._session.execute(statement)).all()
 
     async def list_visible(self, query: ApiKeyListQuery) -> Page[Any] | CursorPage[Any]:
         """The keys whose scope's members the actor manages, oldest first."""

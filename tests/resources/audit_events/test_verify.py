@@ -109,9 +109,6 @@ async def test_the_command_verifies_every_chain_the_deleted_ones_too(
         [f"{kept['slug']} {kept['id']}: BROKEN at position 2: known"],
         "",
     )
-    for doubtful, told in ((known[:4], "together"), ((*known[2:], "0" * 64), "name it")):
-        status, out, error = await asyncio.to_thread(verify, *doubtful)
-        assert (status, out, told in error) == (1, [], True), error
     status, lines, _ = await asyncio.to_thread(lambda: verify(SAASBASE_AUDIT__KEY="another"))
     assert (status, [line.split(": ", 1)[1].split(",")[0] for line in lines]) == (1, ["BROKEN at position 1: key"] * 2)
     await run_sql_at(owner_url, "DELETE FROM audit_events WHERE position = 3")
