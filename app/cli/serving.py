@@ -36,7 +36,6 @@ def serve(
     from app.settings import AuthorizationEngine
 
     settings = read_settings()
-    _warn_of_known_secrets(settings)
 
     async def prepare() -> None:
         if (tracing := make_tracing(settings)) is not None:  # that it can be had; each process has its own
@@ -54,6 +53,7 @@ def serve(
 
     run(prepare())
     _require_second_port(settings, port)
+    _warn_of_known_secrets(settings)  # not before: a start that fails says nothing but why
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
     config = uvicorn.Config(
         "app.cli.serving:make_app",
