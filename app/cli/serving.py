@@ -54,7 +54,7 @@ def serve(
 
     run(prepare())
     _require_second_port(settings, port)
-    _warn_of_known_secrets(settings)
+    _warn_of_known_secrets(settings)  # not before: a start that fails says nothing but why
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
     config = uvicorn.Config(
         "app.cli.serving:make_app",
