@@ -120,11 +120,14 @@ class DiskBlobStore:
 
     def _write_mark(self, mark: str) -> None:
         temporary = self._mark.with_name(f"{MARK}.{uuid4().hex}")  # in no folder of contents: an empty store is one without any
-        with temporary.open("xb") as file:
-            file.write(f"{mark}\n".encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._mark)
+        try:
+            with temporary.open("xb") as file:
+                file.write(f"{mark}\n".encode("ascii"))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self._mark)
+        finally:
+            temporary.unlink(missing_ok=True)
         _sync_folder(self._mark.parent)
 
     def _path_of(self, uri: str) -> Path:

@@ -87,6 +87,25 @@ async def test_a_disk_that_fails_leaves_nothing(
     assert set(seen) == {(expected, False)}
 
 
+async def test_a_mark_on_its_way_lies_in_no_folder_of_contents_and_is_removed_when_it_fails(
+    disk: DiskBlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed there must leave an empty store one that looks empty."""
+    await disk.write_mark("first")
+    seen: list[Path] = []
+
+    def fail(self: Path, _target: Path) -> None:
+        seen.append(self.parent)
+        raise OSError(errno.EIO, "injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(BlobStoreError):
+            await disk.write_mark("second")
+    assert seen == [tmp_path / "blobs"]
+    assert (await disk.read_mark(), count_files(tmp_path)) == ("first", 1)
+
+
 async def test_a_short_write_is_continued(disk: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     whole_write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: whole_write(descriptor, bytes(data)[:7]))
