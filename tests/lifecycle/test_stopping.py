@@ -13,6 +13,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from app.blobs.store import MARK
 from tests.support.server import Server, run_server
 from tests.support.wire import BOUNDARY, Answer, Wire, form, part
 
@@ -113,7 +114,7 @@ def workers_started(server: Server) -> list[int]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    return [path for path in (folder / "documents").rglob("*") if path.is_file()]
+    return [path for path in (folder / "documents").rglob("*") if path.is_file() and path.name != MARK]
 
 
 def test_readiness_ends_before_anything_else_does(database: str, tmp_path: Path, workers: int) -> None:
