@@ -157,9 +157,11 @@ async def _look_at_schema(database: "Database") -> str:
 
 async def _look_at_mark(database: "Database", store: "BlobStore") -> str:
     from app.blobs.mark import recognize
-    from app.db.migrations import current_version, head_version
+    from app.db.migrations import SchemaVersionError, require_head
 
-    if await current_version(database) != head_version():
+    try:
+        await require_head(database)
+    except SchemaVersionError:  # told above
         return "whether the storage is this database's is asked once the schema is there"
     return "the storage is this database's" if await recognize(database, store) else "the storage has no mark yet: 'saasbase serve' sets it"
 
