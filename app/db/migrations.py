@@ -1,6 +1,7 @@
 """The schema's history: bring a database to the newest version, and tell whether it is there."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import OperationalError
 
 from app.db.base import Base
 from app.db.engine import Database
@@ -16,8 +18,12 @@ from app.db.engine import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
+_log = logging.getLogger(__name__)
+
 # Any fixed number: processes that migrate one database take turns on it.
 _ADVISORY_LOCK: Final = 7_230_519_684_112_345
+_PAUSE_SECONDS: Final = 0.1
+_PRIMARY_CODE: Final = 0xFF  # SQLite's extended result codes add to it
 _SCRIPTS: Final = Path(__file__).resolve().parents[2] / "alembic"
 
 
@@ -91,13 +97,27 @@ async def migrate(database: Database) -> None:
         SchemaVersionError: see ``require_ours``.
     """
     await require_ours(database)
-    async with database.writer.begin() as connection:
-        if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is that lock already
-            await connection.execute(text("SET LOCAL statement_timeout = 0"))  # the role may have one, too
-            await connection.execute(text("SET LOCAL lock_timeout = 0"))
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-            await connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
-        await connection.run_sync(_upgrade)
+    while not await _migrate_in_turn(database):
+        _log.info("another process writes to the database; this one waits for its turn to migrate it")
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _migrate_in_turn(database: Database) -> bool:
+    """Migrate, and say whether it was this process's turn. SQLite waits for another no longer than for any lock, and then gives up."""
+    try:
+        async with database.writer.begin() as connection:
+            if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is that lock already
+                await connection.execute(text("SET LOCAL statement_timeout = 0"))  # the role may have one, too
+                await connection.execute(text("SET LOCAL lock_timeout = 0"))
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+                await connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
+            await connection.run_sync(_upgrade)
+    except (OperationalError, sqlite3.OperationalError) as error:
+        code: int = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)
+        if code & _PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 async def require_head(database: Database) -> None:

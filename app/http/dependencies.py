@@ -1,11 +1,10 @@
 """What handlers ask for: the unit of work, already attributed to whoever is calling."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Depends, Request
 
 from app.audit.trail import Origin
 from app.authn.proxies import Credentials
@@ -22,33 +21,10 @@ from app.unit_of_work import open_work as open_unit_of_work
 READING_METHODS: Final = frozenset({"GET", "HEAD"})
 _WORK: Final = "saasbase.work"
 
-WantedBy = Callable[[Mapping[str, str]], Wanted | None]
-
-
-class WorkRoute(APIRoute):
-    """A route whose requests are units of work: begun before the body is read, committed before the first byte of the answer leaves.
-
-    ``wanted_by`` tells from the parameters in a path which row is wanted, where that can be told.
-    """
-
-    def __init__(self, *args: Any, wanted_by: WantedBy | None = None, **options: Any) -> None:
-        self._wanted_by = wanted_by
-        super().__init__(*args, **options)
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler within the unit of work."""
-        handle = super().get_route_handler()
-
-        async def handle_in_work(request: Request) -> Response:
-            wanted = self._wanted_by(request.path_params) if self._wanted_by is not None else None
-            async with _open_work(request, wanted) as request.scope[_WORK]:
-                return await handle(request)
-
-        return handle_in_work
-
 
 @asynccontextmanager
-async def _open_work(request: Request, wanted: Wanted | None) -> AsyncIterator[UnitOfWork]:
+async def open_work(request: Request, wanted: Wanted | None) -> AsyncIterator[None]:
+    """The unit of work of a request, already attributed, for as long as the block lasts. ``wanted`` is the row its path names, if known."""
     runtime = runtime_of(request)
     info = request_info(request.scope)
     peer = request.client.host if request.client else None
@@ -62,8 +38,9 @@ async def _open_work(request: Request, wanted: Wanted | None) -> AsyncIterator[U
     )
     async with open_unit_of_work(runtime.context, identity, origin, is_read_only=request.method in READING_METHODS) as work:
         work.wanted = wanted
+        request.scope[_WORK] = work
         try:
-            yield work
+            yield
         finally:
             info.organization_id = str(work.organization_id) if work.organization_id is not None else None
 

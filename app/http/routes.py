@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar
 from fastapi import params
 from fastapi.routing import APIRoute
 
-from app.http.dependencies import WorkRoute
 from app.http.guards import Allowance, Target, actions_named, guard
 from app.http.problems import MALFORMED_IS_400, MEDIA_TYPE, Problem
 from app.http.responses import ResourceResponse
 from app.http.routing import UNLIMITED
 from app.http.schemas import Resource
+from app.http.serving import WorkRoute
 from app.http.solving import Call, Solution
 from app.http.targets import InPath
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import itertools
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -17,7 +19,7 @@ from sqlalchemy import CheckConstraint, Column, Connection, Integer, MetaData, S
 
 from alembic import command
 from app.db.base import Base
-from app.db.engine import Database
+from app.db.engine import Database, PoolLimits
 from app.db.migrations import alembic_config, current_version, head_version, migrate
 from app.models import Execution
 from tests.migrations.conftest import run_sql
@@ -175,6 +177,19 @@ async def test_ten_processes_may_migrate_at_once(empty_url: str, tmp_path: Path)
     assert {result.out for result in ended} == {f"schema is at {head_version()}\n"}
     async with opened(empty_url) as database:
         assert await ask(database, differences(Base.metadata)) == []
+
+
+async def test_who_migrates_waits_for_its_turn_longer_than_for_a_lock(tmp_path: Path) -> None:
+    path = tmp_path / "busy.db"
+    database = Database.from_url(f"sqlite:///{path}", PoolLimits(lock_seconds=0.05))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(migrate, database)
+            await anyio.sleep(0.5)
+            other.execute("COMMIT")
+    assert await current_version(database) == head_version()
+    await database.aclose()
 
 
 @pytest.mark.parametrize("found", ["nothing", "9999"])
