@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 from fastapi import FastAPI
 
@@ -27,6 +28,10 @@ from tests.support.s3 import S3Server, run_s3
 from tests.support.server import Server, run_server
 
 TEMPLATE = "saasbase_template"
+
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture
@@ -162,7 +167,9 @@ class Caller:
     async def new_document(self, project_id: str, content: bytes = b"hello", **fields: str) -> Any:
         return (await self.upload(f"/projects/{project_id}/documents", content, expect=201, **fields)).json()
 
-    async def grant(self, resource_type: str, resource_id: str, subject: str, role: str, expect: int = 201, **body: Any) -> httpx.Response:
+    async def grant(
+        self, resource_type: str, resource_id: str, subject: str, role: str, expect: int | None = 201, **body: Any
+    ) -> httpx.Response:
         kind, _, identifier = subject.partition(":")
         grant = {
             "resource_type": resource_type,

@@ -82,13 +82,13 @@ class Supervisor(Multiprocess):
 
     def terminate_all(self) -> None:
         """Tell the workers to stop; the socket is closed when the last of them has closed it."""
+        self.signal_queue.clear()  # what comes from here on is one more: whoever sends it may have seen that they stop
         super().terminate_all()
         for one in self.sockets:
             one.close()
 
     def join_all(self) -> None:
         """Wait for the workers; one more signal makes them end at once."""
-        self.signal_queue.clear()
         while any(worker.process.is_alive() for worker in self.processes):
             if {signal.SIGTERM, signal.SIGINT}.intersection(self.signal_queue):
                 self.signal_queue.clear()

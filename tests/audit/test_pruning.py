@@ -275,7 +275,7 @@ class Delayed(Sealer):
 async def waits_for_a_lock(chain: Chain) -> None:
     """Until some transaction of this database does."""
     waiting = text("SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database()")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with behind(chain.database) as connection:
                 if (await connection.execute(waiting)).first() is not None:

@@ -30,7 +30,7 @@ def test_the_demo_has_people_documents_calls_and_a_trace(server: Server, databas
     ]
     assert [group["group_id"] for group in get(server, token, f"/organizations/{home['id']}/groups")["items"]] == ["editors"]
     assert "there is an organization 'demo' already" in operator.refused("demo")
-    named = httpx.get(f"{server.url}/api/organizations/{home['id']}", headers={"X-SaaSBase-Actor": "user:mallory"})
+    named = httpx.get(f"{server.url}/api/organizations/{home['id']}", headers={"X-SaaSBase-Actor": "user:mallory"}, timeout=60)
     assert named.status_code == 404
 
 

@@ -174,7 +174,7 @@ def test_what_is_shown_can_be_set_again(tmp_path: Path) -> None:
 
 
 def test_the_openapi_document_is_the_one_that_is_served(server: Server, tmp_path: Path) -> None:
-    served = httpx.get(f"{server.url}/openapi.json").json()
+    served = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
     told = run_saasbase(tmp_path, "openapi", "export")
     assert (told.status, told.err) == (0, "")
     assert json.loads(told.out) == served

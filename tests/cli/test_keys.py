@@ -49,7 +49,7 @@ def owner(operator: Operator) -> str:
 
 
 def get(server: Server, token: str, path: str, expect: int = 200) -> Any:
-    answer = httpx.get(f"{server.url}/api{path}", headers={"Authorization": f"Bearer {token}"})
+    answer = httpx.get(f"{server.url}/api{path}", headers={"Authorization": f"Bearer {token}"}, timeout=60)
     assert answer.status_code == expect, answer.text
     return answer.json()
 
@@ -120,6 +120,7 @@ def test_a_key_can_be_for_one_project_and_for_acting_for_others(operator: Operat
         f"{server.url}/api/projects",
         json={"organization_id": home["id"], "name": "p"},
         headers={"Authorization": f"Bearer {owner}"},
+        timeout=60,
     ).json()
     options = ("--organization", "acme", "--role", "PROJECT_EDITOR", "--name", "agent", "--project", project["id"])
     token = operator.token("keys", "create", *options, "--acts-for-others")

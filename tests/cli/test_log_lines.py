@@ -19,7 +19,7 @@ from tests.support.server import run_server
 
 def read_terminal(leader: int, process: subprocess.Popen[bytes], until: str) -> str:
     """What stands in the terminal once that does."""
-    text, deadline = "", time.monotonic() + 30
+    text, deadline = "", time.monotonic() + 120
     while until not in text:
         assert time.monotonic() < deadline, text
         assert process.poll() is None, text
@@ -37,11 +37,13 @@ def serve_in_terminal(folder: Path, **settings: str) -> str:
     os.close(follower)
     try:
         shown = read_terminal(leader, process, "Uvicorn running")
-        httpx.get(f"http://127.0.0.1:{port}/api/me", headers={"X-SaaSBase-Actor": "user:alice", "X-Request-ID": "r1"}).raise_for_status()
+        httpx.get(
+            f"http://127.0.0.1:{port}/api/me", headers={"X-SaaSBase-Actor": "user:alice", "X-Request-ID": "r1"}, timeout=60
+        ).raise_for_status()
         return shown + read_terminal(leader, process, "r1")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         os.close(leader)
 
 
@@ -87,7 +89,7 @@ def test_the_most_talkative_log_holds_nothing_that_opens_s3(rclone_server: S3Ser
     chain = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_SESSION_TOKEN": SESSION_TOKEN}
     settings = {**given, **chain, "SAASBASE_LOG__LEVEL": "DEBUG", "SAASBASE_STORAGE__S3__PRESIGN_DOWNLOADS": "true"}
     with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=1, **settings) as server:
-        with httpx.Client(base_url=f"{server.url}/api", headers={"X-SaaSBase-Actor": "user:alice"}) as alice:
+        with httpx.Client(base_url=f"{server.url}/api", headers={"X-SaaSBase-Actor": "user:alice"}, timeout=60) as alice:
             home = alice.post("/organizations", json={"slug": "acme"}).raise_for_status().json()["id"]
             project = alice.post("/projects", json={"organization_id": home, "name": "p"}).raise_for_status().json()["id"]
             files = {"file": ("a.txt", b"text", "text/plain")}

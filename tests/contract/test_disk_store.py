@@ -209,6 +209,8 @@ async def test_at_most_two_batches_are_under_way(disk: DiskBlobStore, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(DiskBlobStore, "run", held)
             sending = asyncio.create_task(send(writer))
+            while not taken:
+                await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             assert taken == [0]  # the store works on the first, the second waits in the caller's hand
             gate.set()

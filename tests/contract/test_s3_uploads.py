@@ -160,7 +160,10 @@ async def test_a_slow_server_slows_the_writer_and_few_parts_are_under_way(s3_sto
 
     monkeypatch.setattr(S3Bucket, "put_part", held)
     sending = asyncio.create_task(send())
-    await asyncio.sleep(1)
+    async with asyncio.timeout(60):
+        while taken < PARTS_UNDER_WAY + 2:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
     assert under_way == PARTS_UNDER_WAY
     assert taken == PARTS_UNDER_WAY + 2  # one fills the buffer, and one waits for it
     gate.set()

@@ -71,7 +71,7 @@ def page(docs_server: Server) -> Iterator[Visit]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
         visit = Visit(browser.new_page(viewport={"width": 1300, "height": 1600}), docs_server.url)
-        visit.page.set_default_timeout(30_000)
+        visit.page.set_default_timeout(120_000)
 
         def check(route: Route) -> None:
             address = urlsplit(route.request.url)

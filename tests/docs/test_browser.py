@@ -54,9 +54,9 @@ def execute(block: Locator) -> tuple[int, Any]:
 
 
 def new_project(url: str) -> str:
-    organization = httpx.post(f"{url}/api/organizations", json={"slug": f"docs-{uuid4().hex}"}, headers=ALICE).json()["id"]
+    organization = httpx.post(f"{url}/api/organizations", json={"slug": f"docs-{uuid4().hex}"}, headers=ALICE, timeout=60).json()["id"]
     body = {"organization_id": organization, "name": "Website"}
-    return str(httpx.post(f"{url}/api/projects", json=body, headers=ALICE).json()["id"])
+    return str(httpx.post(f"{url}/api/projects", json=body, headers=ALICE, timeout=60).json()["id"])
 
 
 def test_docs_show_every_operation_and_ask_nobody_else(page: Visit, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_organization_is_created_from_the_page_with_the_example(page: Visit) 
     form.locator(".btn-clear").click()
     status, organization = execute(form)
     assert (status, organization["slug"], organization["created_by_subject"]) == (201, "acme", "user:alice")
-    assert httpx.get(f"{page.url}/api/organizations/{organization['id']}", headers=ALICE).json() == organization
+    assert httpx.get(f"{page.url}/api/organizations/{organization['id']}", headers=ALICE, timeout=60).json() == organization
     assert page.foreign == []
 
 
@@ -109,13 +109,15 @@ def test_a_file_is_uploaded_from_the_page_with_untouched_fields(page: Visit, tmp
     status, document = execute(form)
     assert status == 201, document
     assert (document["name"], document["media_type"], document["current_version_name"]) == ("Grüße.txt", "text/plain", "v1")
-    content = httpx.get(f"{page.url}/api/documents/{document['id']}/content", headers=ALICE)
+    content = httpx.get(f"{page.url}/api/documents/{document['id']}/content", headers=ALICE, timeout=60)
     assert content.content == b"hello"
 
 
 def test_a_version_is_uploaded_from_the_page_with_every_field(page: Visit, tmp_path: Path) -> None:
     project = new_project(page.url)
-    made = httpx.post(f"{page.url}/api/projects/{project}/documents", files={"file": ("a.txt", b"1", "text/plain")}, headers=ALICE).json()
+    made = httpx.post(
+        f"{page.url}/api/projects/{project}/documents", files={"file": ("a.txt", b"1", "text/plain")}, headers=ALICE, timeout=60
+    ).json()
     file = tmp_path / "b.bin"
     file.write_bytes(b"22")
     page.open("/docs", ".opblock")
@@ -128,7 +130,7 @@ def test_a_version_is_uploaded_from_the_page_with_every_field(page: Visit, tmp_p
     status, document = execute(form)
     assert status == 201, document
     assert (document["name"], document["media_type"], document["current_version_name"]) == ("Renamed", "text/csv", "v2")
-    version = httpx.get(f"{page.url}/api/documents/{document['id']}/versions/v2", headers=ALICE).json()
+    version = httpx.get(f"{page.url}/api/documents/{document['id']}/versions/v2", headers=ALICE, timeout=60).json()
     assert (version["metadata"], version["size_bytes"]) == ({"a": 1}, 2)
 
 

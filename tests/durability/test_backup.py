@@ -62,7 +62,7 @@ def restored(url: str, copy: Path, folder: Path) -> Iterator[str]:
 
 def seal(client: httpx.Client, organization: str) -> Any:
     """What ``verify`` tells once everything is sealed."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         told = client.get("/audit-events/verify", params={"organization_id": organization}).raise_for_status().json()
         if not told["unsealed"]:
@@ -76,7 +76,7 @@ def serve(url: str, folder: Path) -> AbstractContextManager[Server]:
 
 
 def connect(server: Server, token: str) -> httpx.Client:
-    return httpx.Client(base_url=f"{server.url}/api", headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    return httpx.Client(base_url=f"{server.url}/api", headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
 
 def test_a_backup_of_a_running_service_comes_back_whole(database_url: str, tmp_path: Path) -> None:

@@ -48,7 +48,11 @@ def s3() -> Iterator[S3Server]:
 
 async def test_the_database_is_restarted(postgres: PostgresServer, tmp_path: Path) -> None:
     url = as_role(f"{postgres.url}/{DATABASE}", APP)
-    async with serving(url, tmp_path) as server, httpx.AsyncClient(base_url=server.url) as probe, put_under_load(server, SEED) as load:
+    async with (
+        serving(url, tmp_path) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as probe,
+        put_under_load(server, SEED) as load,
+    ):
         for _ in range(3):
             await load.wait_for(30)
             await asyncio.to_thread(postgres.crash)
@@ -67,13 +71,14 @@ async def test_the_database_ends_connections_in_mid_transaction(postgres: Postgr
         superuser = await asyncpg.connect(f"{postgres.url}/postgres")
         ended = 0
         async with put_under_load(server, SEED) as load:
-            for _ in range(60):
-                ended += await superuser.fetchval(in_transaction, APP)
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(180):
+                rounds = 0
+                while rounds < 60 or ended <= 10 or not load.refused:
+                    ended += await superuser.fetchval(in_transaction, APP)
+                    rounds += 1
+                    await asyncio.sleep(0.05)
             await load.wait_for(60)
             await superuser.close()
-            assert ended > 10
-            assert load.refused
             await check(load, url, tmp_path)
 
 
@@ -82,13 +87,13 @@ async def test_connections_to_the_database_are_cut_anywhere(postgres: PostgresSe
     async with run_proxy(postgres.port) as proxy:
         url = urlsplit(real)._replace(netloc=f"{APP}:{APP}@127.0.0.1:{proxy.port}").geturl()
         async with serving(url, tmp_path) as server, put_under_load(server, SEED) as load:
-            cuts = 0
-            for _ in range(30):
-                cuts += proxy.cut()
-                await asyncio.sleep(0.1)
+            rounds = cuts = 0
+            async with asyncio.timeout(180):
+                while rounds < 30 or cuts <= 30 or not load.refused:
+                    cuts += proxy.cut()
+                    rounds += 1
+                    await asyncio.sleep(0.1)
             await load.wait_for(60)
-            assert cuts > 30
-            assert load.refused
             await check(load, real, tmp_path)
 
 
@@ -100,7 +105,7 @@ async def test_s3_is_away(sqlite_url: str, s3: S3Server, tmp_path: Path, how: st
         s3.kill() if how == "killed" else s3.pause()
         for _ in range(int(seconds)):
             await asyncio.sleep(1)
-            assert (await load.client.get(f"/projects/{load.project_id}", timeout=2)).status_code == 200
+            assert (await load.client.get(f"/projects/{load.project_id}", timeout=15)).status_code == 200  # uploads wait for S3 for longer
         await asyncio.to_thread(s3.start) if how == "killed" else s3.resume()
         await load.wait_for(40)
         assert load.refused or how == "hung"

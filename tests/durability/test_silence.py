@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,8 +29,10 @@ from tests.support.server import Server
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)]
 
 STATEMENT_SECONDS = 0.5
-PROMISED_SECONDS = STATEMENT_SECONDS + 5
+PROMISED_SECONDS = STATEMENT_SECONDS + 15  # it is about four; who waits in vain waits for a minute, or for ever
+TICK_SECONDS = 0.1
 SETTINGS = {"SAASBASE_DATABASE__STATEMENT_TIMEOUT_SECONDS": str(STATEMENT_SECONDS)}
+EVERY_SECOND = ("executions_past_their_deadline", "denied_attempts", "last_use_of_keys", "audit_chain", "lags")  # or a few of them
 LOOKUP = Lookup(Organization.__table__.select().where(Organization.slug == "x"))
 
 
@@ -41,11 +43,29 @@ async def between(url: str) -> AsyncIterator[tuple[Proxy, str]]:
         yield proxy, as_role(urlsplit(url)._replace(netloc=f"127.0.0.1:{proxy.port}").geturl(), APP)
 
 
-@contextmanager
-def in_time(seconds: float = PROMISED_SECONDS) -> Iterator[None]:
+@asynccontextmanager
+async def in_time(seconds: float = PROMISED_SECONDS) -> AsyncIterator[None]:
+    """The block takes less than that; how late this process comes when the machine is busy, or stands still, is not counted."""
+    late = 0.0
+
+    async def watch() -> None:
+        nonlocal late
+        while True:
+            due = time.monotonic() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            late += time.monotonic() - due
+
     started = time.monotonic()
-    yield
-    assert time.monotonic() - started < seconds
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        passed = time.monotonic() - started
+        for _ in range(3):  # what came late just now is counted, too
+            await asyncio.sleep(0)
+        watching.cancel()
+    assert passed - late < seconds, (passed, late)
 
 
 # What may be under way when nothing comes through any more: each takes the proxy, which it tells when.
@@ -119,16 +139,17 @@ async def give_up(url: str, work: Work, *, pooler: bool) -> None:
         database = Database.from_url(through, limits, wall_of(through))
         try:
             await use_two(database)
-            with in_time(), pytest.raises(TimeoutError):
-                await work(database, proxy)
+            async with in_time():
+                with pytest.raises(TimeoutError):
+                    await work(database, proxy)
             assert database.count_connections()[0] == 0
             proxy.silent_at = []
             proxy.speak(forgetting=True)
-            with in_time(3):
+            async with in_time():
                 await use_two(database)
             proxy.fall_silent()
         finally:
-            with in_time(3):
+            async with in_time():
                 await database.aclose()
 
 
@@ -174,37 +195,50 @@ async def behind_a_proxy(database_url: str, tmp_path: Path) -> AsyncIterator[tup
         yield proxy, server, alice, (await alice.new_project((await alice.new_organization())["id"]))["id"]
 
 
-async def failed_jobs(server: Server) -> dict[str, float]:
-    async with httpx.AsyncClient() as client:
+async def runs_of_jobs(server: Server, word: str = "job_runs_total") -> dict[str, float]:
+    async with httpx.AsyncClient(timeout=60) as client:
         samples = read_samples(await client.get(f"{server.url}/metrics"))
-    return {name: value for name, value in samples.items() if "job_failures" in name and value}
+    return {name: value for name, value in samples.items() if word in name and any(job in name for job in EVERY_SECOND)}
+
+
+async def failed_jobs(server: Server) -> dict[str, float]:
+    return await runs_of_jobs(server, "job_failures_total")
+
+
+async def until_all_have_run(server: Server, times: int) -> None:
+    """Until each of the jobs has come to its end that often, from now on."""
+    wanted = {name: runs + times for name, runs in (await runs_of_jobs(server)).items()}
+    assert len(wanted) == len(EVERY_SECOND)
+    async with asyncio.timeout(90):
+        while any(runs < wanted[name] for name, runs in (await runs_of_jobs(server)).items()):
+            await asyncio.sleep(0.1)
 
 
 async def test_every_request_is_answered_in_time_and_jobs_go_on(database_url: str, tmp_path: Path) -> None:
     async with behind_a_proxy(database_url, tmp_path) as (proxy, server, alice, project):
         proxy.fall_silent()
         for _ in range(2):
-            with in_time():
+            async with in_time():
                 answers = await ask_everything(alice, project)
             assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "database_unavailable")}
             assert {answer.headers["retry-after"] for answer in answers} == {"1"}
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             assert [(await client.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 503]
-        assert 'saasbase_job_failures_total{name="audit_chain"}' in await failed_jobs(server)
+        assert (await failed_jobs(server))['saasbase_job_failures_total{name="audit_chain"}'] > 0
         proxy.speak(forgetting=True)
-        with in_time():
+        async with in_time():
             answers = await ask_everything(alice, project)
         assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 201]
-        await asyncio.sleep(STATEMENT_SECONDS + GRACE_SECONDS + 2)
+        await until_all_have_run(server, 1)
         before = await failed_jobs(server)
-        await asyncio.sleep(2)
+        await until_all_have_run(server, 2)
         assert await failed_jobs(server) == before, "every job has come to its end again"
 
 
 async def test_a_commit_that_is_not_answered_may_have_been_made_and_keeps_its_bytes(database_url: str, tmp_path: Path) -> None:
     async with behind_a_proxy(database_url, tmp_path) as (proxy, _server, alice, project):
         proxy.silent_at = [b"INSERT INTO document_versions", b"COMMIT"]
-        with in_time():
+        async with in_time():
             refused = await alice.upload(f"/projects/{project}/documents", b"unknown", expect=503)
         assert refused.json()["detail"] == "The database does not answer. See whether your change was made, and try again."
         assert (await alice.get("/me", None)).status_code == 503
@@ -241,8 +275,8 @@ async def test_the_service_ends_in_time(database_url: str, tmp_path: Path) -> No
         await alice.grant("ORGANIZATION", organization, "user:bob", "ORG_MEMBER")
         proxy.silent_at = [b"ACCESS_DENIED"]  # which a job writes down
         await bob.delete(f"/organizations/{organization}", 403)
-        await asyncio.wait_for(proxy.silence.wait(), 10)
-        with in_time(15):  # though a statement may take thirty seconds
+        await asyncio.wait_for(proxy.silence.wait(), 60)
+        async with in_time(20):  # though a statement may take thirty seconds
             assert await asyncio.to_thread(server.stop) == 0
         assert "denied attempts may not have been written" in server.log
 

@@ -29,7 +29,7 @@ async def _write_as(caller: Caller, start: asyncio.Event, organization_id: str, 
     statuses = [kept.status_code, created.status_code]
     statuses.append((await caller.upload(f"{document}/versions", b"second", expect=None, version_name="v2")).status_code)
     statuses.append((await caller.patch(path, {"name": "renamed"}, None)).status_code)
-    statuses.append((await caller.grant("PROJECT", project["id"], f"user:{uuid4()}", "PROJECT_VIEWER", None)).status_code)  # type: ignore[arg-type]
+    statuses.append((await caller.grant("PROJECT", project["id"], f"user:{uuid4()}", "PROJECT_VIEWER", None)).status_code)
     statuses.append((await caller.delete(document, None)).status_code)
     return statuses
 

@@ -44,7 +44,7 @@ def _measured_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def metrics_until(service: Service, is_so: Callable[[Samples], bool]) -> Samples:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if is_so(samples := read_samples(await service.client.get("/metrics"))):
             return samples
@@ -58,7 +58,7 @@ async def test_the_lag_of_the_sealer_is_the_age_of_the_oldest_event_of_any_organ
         assert await sealer.lag_seconds() == 0
         for age in (50, 4000, 300):
             await Chain(database).add(3, occurred_at=now() - timedelta(seconds=age))
-        assert 4000 <= await sealer.lag_seconds() < 4020
+        assert 4000 <= await sealer.lag_seconds() < 4200
         await sealer.seal()
         assert await sealer.lag_seconds() == 0
         await Chain(database).add(1, occurred_at=now() + timedelta(seconds=60))
@@ -161,12 +161,12 @@ def test_several_workers_measure_the_same_and_do_not_add_it_up(database_url: str
     with run_server(database_url, tmp_path, workers=2) as server:
 
         def ask() -> Samples:
-            return read_samples(httpx.get(f"{server.url}/metrics", timeout=20))
+            return read_samples(httpx.get(f"{server.url}/metrics", timeout=60))
 
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not ((samples := ask())[SEAL_LAG] and samples[f'{RUNS}{{name="lags"}}'] >= 4):
             assert time.monotonic() < deadline, samples
             time.sleep(0.5)
         assert {ask()[BROKEN] for _ in range(10)} == {1}
         assert all(1000 < ask()[SEAL_LAG] < 1100 for _ in range(10))
-        assert ask()[f'{LAST}{{name="audit_chain"}}'] == pytest.approx(time.time(), abs=10)
+        assert ask()[f'{LAST}{{name="audit_chain"}}'] == pytest.approx(time.time(), abs=60)

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -100,16 +100,22 @@ async def test_uploaded_bytes_are_those_of_files_that_came_in_whole(service: Ser
     assert growth(before, await metrics_of(service), "upload_bytes") == {"saasbase_upload_bytes_total": 70_003}
 
 
+async def until_in_use(service: Service, count: int) -> Samples:
+    """What is told once that many connections are; they are counted every second, on a busy machine a little later."""
+    async with asyncio.timeout(60):
+        while (told := await metrics_of(service))["saasbase_database_connections_in_use"] != count:
+            await asyncio.sleep(0.1)
+    return told
+
+
 async def test_connections_in_use_are_told_within_a_second(service: Service) -> None:
     limit = service.runtime.context.database.count_connections()[1]
-    async with service.runtime.context.database.open_read():
-        await asyncio.sleep(1.2)
-        held = await metrics_of(service)
-    await asyncio.sleep(1.2)
-    free = await metrics_of(service)
     name = "saasbase_database_connections"
-    assert (held[f"{name}_in_use"], free[f"{name}_in_use"]) == (1, 0)
-    assert held[f"{name}_limit"] == free[f"{name}_limit"] == limit >= 5
+    async with AsyncExitStack() as held:
+        for _ in range(3):  # more than jobs have, and for longer
+            await held.enter_async_context(service.runtime.context.database.open_read())
+        told = await until_in_use(service, 3)
+    assert told[f"{name}_limit"] == (await until_in_use(service, 0))[f"{name}_limit"] == limit >= 5
 
 
 async def test_decisions_are_counted_and_the_invisible_like_the_absent(service: Service, alice: Caller, bob: Caller) -> None:
@@ -195,6 +201,11 @@ def worker_files(folder: Path, kind: str) -> dict[int, Path]:
     return {int(path.stem.rpartition("_")[2]): path for path in folder.glob(f"saasbase-metrics-*/{kind}_*.db")}
 
 
+def with_work(folder: Path, route: str) -> list[int]:
+    """The workers that have answered requests of a route. Which of them takes a connection is up to the kernel."""
+    return [pid for pid, path in worker_files(folder, "histogram").items() if f'{route}"'.encode() in path.read_bytes()]
+
+
 def test_several_workers_tell_their_sum_and_forget_what_went_on_in_a_dead_one(database_url: str, tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -202,35 +213,36 @@ def test_several_workers_tell_their_sum_and_forget_what_went_on_in_a_dead_one(da
     with run_server(database_url, tmp_path, workers=2, TMPDIR=str(folder)) as server:
 
         def ask(_number: int = 0) -> Samples:
-            return read_samples(httpx.get(f"{server.url}/metrics", timeout=20))
+            return read_samples(httpx.get(f"{server.url}/metrics", timeout=60, verify=False))
 
         def list_once(_number: int) -> int:
-            return httpx.get(f"{server.url}/api/organizations", headers=actor, timeout=20).status_code
+            return httpx.get(f"{server.url}/api/organizations", headers=actor, timeout=60, verify=False).status_code
 
         with ThreadPoolExecutor(8) as threads:
-            assert set(threads.map(list_once, range(200))) == {200}
-            name = requests("GET", "/api/organizations", "2xx")
-            assert {samples[name] for samples in threads.map(ask, range(20))} == {200}
+            name, count = requests("GET", "/api/organizations", "2xx"), 0
+            while len(with_work(folder, "/api/organizations")) < 2:
+                assert set(threads.map(list_once, range(200))) == {200}
+                count += 200
+            wait_until(lambda: ask()[name] == count)  # each is counted when its answer has left
+            assert {samples[name] for samples in threads.map(ask, range(20))} == {count}
         workers = worker_files(folder, "gauge_livesum").keys()
         assert len(workers) == 2
-        assert all(b'/api/organizations"' in path.read_bytes() for path in worker_files(folder, "histogram").values()), "both had work"
         limit = 2 * (5 if database_url.startswith("sqlite") else 8)
         wait_until(lambda: ask()[LIMIT] == limit)
         with Wire(server.url) as wire:
             wire.send_head("POST", "/api/organizations", content_type="application/json", content_length="10")
-            time.sleep(0.5)
-            assert ask()[IN_FLIGHT] == 2
+            wait_until(lambda: ask()[IN_FLIGHT] == 2)
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
         wait_until(lambda: ask()[LIMIT] == limit and worker_files(folder, "gauge_livesum").keys().isdisjoint(workers))
-        assert ask()[IN_FLIGHT] == 1
-        assert ask()[name] == 200, "what was counted stays"
+        wait_until(lambda: ask()[IN_FLIGHT] == 1)
+        assert ask()[name] == count, "what was counted stays"
         assert server.stop() == 0
     assert list(folder.iterdir()) == []
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         with suppress(httpx.TransportError):  # while there is no worker
             if is_so():
@@ -243,5 +255,5 @@ def test_one_worker_needs_no_folder(tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
     with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, TMPDIR=str(folder)) as server:
-        assert read_samples(httpx.get(f"{server.url}/metrics"))[requests("GET", "/readyz", "2xx")] == 1
+        assert read_samples(httpx.get(f"{server.url}/metrics", timeout=60))[requests("GET", "/readyz", "2xx")] == 1
         assert list(folder.iterdir()) == []

@@ -4,13 +4,13 @@ import os
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.conftest import make_settings, open_service
+from tests.lifecycle.test_stopping import is_closed
 from tests.support.answers import read_problem
 from tests.support.cli import run_saasbase
 from tests.support.metrics import read_samples
@@ -36,13 +36,17 @@ async def test_documentation_can_be_closed(database_url: str, tmp_path: Path) ->
         assert len(service.app.openapi()["paths"]) > 50, "it can still be exported"
 
 
+def count(ops: str) -> float:
+    return read_samples(httpx.get(f"{ops}/metrics", timeout=60))[COUNT]
+
+
 def address(server: Server, port: int) -> str:
     return server.url.rpartition(":")[0] + f":{port}"
 
 
 def assert_apart(api: str, ops: str) -> None:
     """What is on which port."""
-    with httpx.Client(headers=ALICE, timeout=20) as client:
+    with httpx.Client(headers=ALICE, timeout=60) as client:
         for path in (*DOCS, "/metrics"):
             read_problem(client.get(api + path), 404, "not_found")
             assert client.get(ops + path).status_code == 200, path
@@ -66,20 +70,19 @@ def test_they_can_have_a_port_of_their_own_with_several_workers(database_url: st
     with run_server(database_url, tmp_path, workers=2, SAASBASE_WEB__OPS_PORT=str(port)) as server:
         ops = address(server, port)
         assert_apart(server.url, ops)
-        before = read_samples(httpx.get(f"{ops}/metrics", timeout=20))[COUNT]
+        server.wait_until(lambda: count(ops) == 1)  # each is counted when its answer has left
         for _ in range(20):
-            assert httpx.get(f"{server.url}/api/me", headers=ALICE, timeout=20).status_code == 200
-        assert {read_samples(httpx.get(f"{ops}/metrics", timeout=20))[COUNT] for _ in range(10)} == {before + 20}
+            assert httpx.get(f"{server.url}/api/me", headers=ALICE, timeout=60).status_code == 200
+        server.wait_until(lambda: count(ops) == 21)
+        assert {count(ops) for _ in range(10)} == {21}
         assert f"http://127.0.0.1:{port}/docs" in server.log
+        server.wait_for_workers(2)
         kill_a_worker(server)
-        deadline = time.monotonic() + 30
-        while server.log.count("Application startup complete") < 3:
-            assert time.monotonic() < deadline, server.log
-            time.sleep(0.1)
+        server.wait_for_workers(3)
         assert_apart(server.url, ops)
         assert server.stop() == 0
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{ops}/livez")
+            httpx.get(f"{ops}/livez", timeout=60)
         assert "Traceback" not in server.log
 
 
@@ -94,15 +97,20 @@ def test_the_port_is_opened_where_it_is_asked_for_and_ends_with_the_service(tmp_
     settings = {"SAASBASE_WEB__OPS_PORT": str(port), "SAASBASE_WEB__OPS_HOST": "127.0.0.2", "SAASBASE_WEB__METRICS": "false"}
     with run_server(f"sqlite:///{tmp_path}/test.db", tmp_path, workers=1, **settings) as server:
         ops = f"http://127.0.0.2:{port}"
-        assert httpx.get(f"{ops}/docs").status_code == 200
-        assert httpx.get(f"{ops}/metrics").status_code == 404
+        assert httpx.get(f"{ops}/docs", timeout=60).status_code == 200
+        assert httpx.get(f"{ops}/metrics", timeout=60).status_code == 404
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://127.0.0.1:{port}/livez")
-        with httpx.Client() as scraper:
+            httpx.get(f"http://127.0.0.1:{port}/livez", timeout=60)
+        with httpx.Client(timeout=60) as scraper:
             assert scraper.get(f"{ops}/livez").status_code == 200
             assert server.stop() == 0, "a connection that is kept open keeps nothing waiting"
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{ops}/livez")
+            httpx.get(f"{ops}/livez", timeout=60)
+
+
+def in_flight(ops: str) -> float:
+    """The question is one of them."""
+    return read_samples(httpx.get(f"{ops}/metrics", timeout=60))["saasbase_http_requests_in_flight"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -112,10 +120,10 @@ def test_the_port_answers_while_the_last_requests_are_served(tmp_path: Path, wor
         ops, body = address(server, port), b'{"slug": "acme"}'
         with Wire(server.url) as wire:
             wire.send_head("POST", "/api/organizations", content_type="application/json", content_length=str(len(body)))
-            time.sleep(0.5)
+            server.wait_until(lambda: in_flight(ops) == 2)
             server.process.terminate()
-            time.sleep(1)
-            assert read_samples(httpx.get(f"{ops}/metrics", timeout=20))["saasbase_http_requests_in_flight"] == 2
+            server.wait_until(lambda: is_closed(server))
+            assert in_flight(ops) == 2
             wire.socket.sendall(body)
             assert wire.read_answer().status == 201
         assert server.stop() == 0

@@ -14,6 +14,7 @@ from app.db.urls import parse_database_url
 from app.http.routing import RouteIndex
 from tests.conftest import Caller, Service, make_settings, open_service, run_sql_on
 from tests.support.answers import pointers_of, read_problem, run_sql
+from tests.support.jobs import stop_jobs
 
 pytestmark = pytest.mark.anyio
 
@@ -298,6 +299,7 @@ async def test_a_fault_of_ours_is_logged_and_tells_nothing(service: Service, ali
 async def test_a_pool_without_a_free_connection_is_503(database_url: str, tmp_path: Path) -> None:
     settings = make_settings(database_url, tmp_path, database={"pool_size": 1, "pool_timeout_seconds": 0.2})
     async with open_service(settings) as service:
+        await stop_jobs()  # they need the one connection, too
         alice = service.as_("user:alice")
         async with service.runtime.context.database.writer.connect():
             refused = await alice.post("/organizations", {"slug": "acme"}, 503)

@@ -31,7 +31,7 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def connect(server: Server) -> Any:
-    return closing(HTTPConnection(server.url.removeprefix("http://"), timeout=20))
+    return closing(HTTPConnection(server.url.removeprefix("http://"), timeout=60))
 
 
 def ask(
@@ -118,7 +118,7 @@ async def test_answers_without_a_body_send_none(server: Server) -> None:
 
 def wait_for_lines(server: Server, count: int) -> list[dict[str, Any]]:
     """The access lines of requests named line-N; each is written after its answer has left."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         whole = server.log.rpartition("\n")[0].splitlines()
         lines = [line for line in map(json.loads, (text for text in whole if text.startswith("{"))) if "request_id" in line]

@@ -15,6 +15,7 @@ import pytest
 
 from app.core.errors import UnavailableError
 from app.db.roles import DatabaseRoleError, require_roles
+from app.limits.buckets import LocalLimiter
 from app.limits.shared import SharedLimiter
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.support.answers import at_once, read_problem, run_sql
@@ -90,8 +91,8 @@ async def test_nobody_waits_in_line_for_a_database_that_does_not_answer(database
         for _ in range(1 if database.is_sqlite else database.limits.size):
             await lent.enter_async_context(database.writer.connect())
         limiter, started = SharedLimiter(database), time.monotonic()
-        outcomes = await asyncio.gather(*(limiter.take("actor:user:alice", 60) for _ in range(20)), return_exceptions=True)
-        assert time.monotonic() - started < 2
+        outcomes = await asyncio.gather(*(limiter.take("actor:user:alice", 60) for _ in range(100)), return_exceptions=True)
+        assert time.monotonic() - started < 15, "each for himself: that would be thirty"
         assert {type(outcome) for outcome in outcomes} == {TimeoutError, UnavailableError}
         await lent.aclose()
         monkeypatch.undo()
@@ -101,15 +102,17 @@ async def test_nobody_waits_in_line_for_a_database_that_does_not_answer(database
 
 async def test_a_token_comes_back_when_it_was_said_to(database_url: str, tmp_path: Path, shared: bool) -> None:
     async with limited(database_url, tmp_path, actor_per_minute=60, shared=shared) as service:
-        alice = service.as_("user:alice")
-        answers = await at_once(*(alice.get("/organizations", None) for _ in range(70)))
+        alice, started = service.as_("user:alice"), time.monotonic()
+        answers = await at_once(*(alice.get("/organizations", None) for _ in range(120)))
         refused = [answer for answer in answers if answer.status_code == 429]
-        assert 5 <= len(refused) <= 10
+        came_back = time.monotonic() - started  # one each second
+        assert 55 - came_back <= len(refused) <= 60
         await asyncio.sleep(int(refused[-1].headers["retry-after"]))
         assert await statuses_of(1, alice) == [200]
 
 
-async def test_keys_actors_and_peers_are_counted_apart(database_url: str, tmp_path: Path) -> None:
+async def test_keys_actors_and_peers_are_counted_apart(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.main.LocalLimiter", lambda: LocalLimiter(lambda: 0.0))  # nothing comes back meanwhile
     async with limited(database_url, tmp_path, key_per_minute=2, actor_per_minute=6, peer_per_minute=3) as service:
         alice = service.as_("user:alice")
         organization = (await alice.new_organization())["id"]
@@ -170,9 +173,11 @@ async def test_two_processes_share_one_quota(database_url: str, tmp_path: Path) 
     limits = {"actor_per_minute": 100, "shared": True}
     async with limited(database_url, tmp_path, **limits) as one, limited(database_url, tmp_path, **limits) as other:
         callers = [one.as_("user:alice"), other.as_("user:alice")]
+        started = time.monotonic()
         answers = await at_once(*(callers[number % 2].get("/organizations", None) for number in range(160)))
         served = sum(answer.status_code == 200 for answer in answers)
-        assert 90 <= served <= 115, "a hundred, less what one of them holds, and what came back meanwhile"
+        came_back = (time.monotonic() - started) * 100 / 60
+        assert 90 <= served <= 100 + came_back + 10, "a hundred, less what one of them holds, and what came back meanwhile"
         await other.runtime.limits.limiter.forget()  # type: ignore[union-attr] # they are on
         assert len(await run_sql(one, "SELECT bucket FROM rate_buckets")) == 1
         await run_sql(one, "UPDATE rate_buckets SET filled_at = filled_at - 200")
@@ -180,12 +185,15 @@ async def test_two_processes_share_one_quota(database_url: str, tmp_path: Path) 
         assert await run_sql(one, "SELECT bucket FROM rate_buckets") == []
 
 
-async def test_a_busy_caller_asks_the_database_seldom_and_nothing_of_him_is_stored(database_url: str, tmp_path: Path) -> None:
+async def test_a_busy_caller_asks_the_database_seldom_and_nothing_of_him_is_stored(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.limits.shared.BUSY_SECONDS", 60)  # to a slow machine he would not seem busy
     async with limited(database_url, tmp_path, actor_per_minute=10_000, shared=True) as service:
         alice = service.as_("user:alice")
         with statements_of_requests(service.runtime.context.database) as sent:
             await at_once(*(alice.get("/organizations") for _ in range(300)))
-        assert sum("rate_buckets" in statement for statement in map(str, sent)) <= 30  # 12 when the machine has time
+        assert sum("rate_buckets" in statement for statement in map(str, sent)) <= 12
         assert "alice" not in str(await run_sql(service, "SELECT * FROM rate_buckets"))
 
 

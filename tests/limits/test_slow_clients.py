@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,16 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.metrics import read_samples
 from tests.support.server import Server, run_server
 from tests.support.wire import BOUNDARY, Answer, Wire, form, part
 
 LIMITS: Any = {
     "SAASBASE_WEB__HSTS_SECONDS": "60",
     "SAASBASE_WEB__HEADER_SECONDS": "1",
-    "SAASBASE_WEB__BODY_IDLE_SECONDS": "1",
-    "SAASBASE_WEB__READ_IDLE_SECONDS": "1.5",
+    "SAASBASE_WEB__BODY_IDLE_SECONDS": "3",
+    "SAASBASE_WEB__READ_IDLE_SECONDS": "5",
 }
+LONG = 30  # much longer than any of these limits, and much shorter than those of the service: it is as soon as a busy machine can
 CONTENT = os.urandom(24_000_000)
 
 
@@ -38,15 +39,15 @@ def server(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def project(server: Server) -> str:
-    with httpx.Client(base_url=f"{server.url}/api", headers={"X-SaaSBase-Actor": "user:alice"}, timeout=20) as client:
+    with httpx.Client(base_url=f"{server.url}/api", headers={"X-SaaSBase-Actor": "user:alice"}, timeout=60) as client:
         organization = client.post("/organizations", json={"slug": "acme"}).raise_for_status().json()
         made = client.post("/projects", json={"organization_id": organization["id"], "name": "p"}).raise_for_status().json()
     return str(made["id"])
 
 
-def seconds_until_closed(wire: Wire) -> float:
+def seconds_until_closed(wire: Wire, started: float | None = None) -> float:
     """How long the other side keeps the connection, reading whatever it says."""
-    started = time.monotonic()
+    started = started or time.monotonic()
     try:
         while wire.socket.recv(65536):
             pass
@@ -82,32 +83,42 @@ def refusal(wire: Wire, status: int, code: str) -> Answer:
 
 
 def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
+    started = time.monotonic()
     with Wire(server.url) as wire:
-        assert 0.8 < seconds_until_closed(wire) < 4
+        assert 0.8 < seconds_until_closed(wire, started) < LONG
 
 
 def test_a_head_that_comes_in_drops_is_answered_408(server: Server) -> None:
     with Wire(server.url) as wire:
         wire.socket.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
         for number in range(3):
-            time.sleep(0.3)
+            time.sleep(0.1)
             wire.socket.sendall(b"X-%d: y\r\n" % number)
         refusal(wire, 408, "request_timeout")
-        assert seconds_until_closed(wire) < 1
+        assert seconds_until_closed(wire) < LONG
 
 
 def test_a_second_head_on_a_kept_connection_has_the_same_limit(server: Server) -> None:
     with Wire(server.url) as wire:
+        started = time.monotonic()
         wire.send_head("GET", "/livez")
         assert wire.read_answer("GET").status == 200
         wire.socket.sendall(b"\r\n")  # not even the beginning of a request
-        assert 0.8 < seconds_until_closed(wire) < 4
+        assert 0.8 < seconds_until_closed(wire, started) < LONG
+
+
+def refused(server: Server) -> list[int]:
+    """The statuses of what was refused before it was a request, as the log tells them."""
+    return [int(status) for status in re.findall(r'"message": ?"- - (\d+)"', server.log)]
 
 
 def test_a_head_without_end_is_refused_while_it_comes(server: Server) -> None:
+    before = refused(server)
     with Wire(server.url) as wire:
         wire.socket.sendall(b"GET /livez HTTP/1.1\r\nX: ")
-        assert seconds_until_refused(wire, b"x" * 8192, 0.002) < 0.9, "it was ended for its time, not for its size"
+        assert seconds_until_refused(wire, b"x" * 8192, 0.002) < LONG
+    server.wait_until(lambda: len(refused(server)) > len(before))
+    assert refused(server) == [*before, 431], "it was ended for its time, not for its size"
 
 
 def test_a_head_just_over_the_limit_is_answered_431(server: Server) -> None:
@@ -125,26 +136,26 @@ def test_what_is_no_http_is_a_problem_too(server: Server) -> None:
 @pytest.mark.parametrize("body", [b'{"slug": "slow-', b""])
 def test_a_body_that_stops_coming_is_answered_408(body: bytes, server: Server) -> None:
     with Wire(server.url) as wire:
+        started = time.monotonic()
         wire.send_head("POST", "/api/organizations", content_type="application/json", content_length="40")
         wire.socket.sendall(body)
-        started = time.monotonic()
         refusal(wire, 408, "request_timeout")
-        assert 0.8 < time.monotonic() - started < 4
+        assert 2.4 < time.monotonic() - started < LONG
 
 
 def test_a_body_in_drops_is_no_better_than_one_that_stops(server: Server) -> None:
     with Wire(server.url) as wire:
-        wire.send_head("POST", "/api/organizations", content_type="application/json", content_length="400")
+        wire.send_head("POST", "/api/organizations", content_type="application/json", content_length="4000")
         wire.socket.settimeout(0.3)
         started = time.monotonic()
-        while time.monotonic() - started < 5:
+        while time.monotonic() - started < 2 * LONG:
             wire.socket.sendall(b" ")
             try:
                 assert wire.socket.recv(65536).startswith(b"HTTP/1.1 408 ")
                 break
             except TimeoutError:
                 continue
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < LONG
 
 
 def test_an_upload_that_stops_leaves_nothing(server: Server, project: str, folder: Path) -> None:
@@ -157,12 +168,12 @@ def test_an_upload_that_stops_leaves_nothing(server: Server, project: str, folde
 
 
 def test_an_upload_that_flows_slowly_is_taken(server: Server, project: str) -> None:
-    body = form(part("file", CONTENT[:2000], file_name="f.bin"))
+    body = form(part("file", CONTENT[:6000], file_name="f.bin"))
     with Wire(server.url) as wire:
         begin_upload(wire, project, len(body))
-        for place in range(0, len(body), 300):
+        for place in range(0, len(body), 300):  # for longer than the limit, with pauses much shorter than it
             wire.socket.sendall(body[place : place + 300])
-            time.sleep(0.5)
+            time.sleep(0.2)
         assert wire.read_answer().status == 201
 
 
@@ -170,7 +181,7 @@ def test_the_rest_of_a_refused_body_is_not_read_for_ever(server: Server) -> None
     with Wire(server.url) as wire:
         wire.send_head("POST", "/api/organizations", content_type="text/plain", content_length="1000000")
         assert wire.read_answer().status == 415
-        assert seconds_until_refused(wire, b"x", 0.1) < 5
+        assert seconds_until_refused(wire, b"x", 0.1) < LONG
 
 
 def read_to_end(wire: Wire) -> int:
@@ -184,9 +195,8 @@ def read_to_end(wire: Wire) -> int:
 def seconds_until_refused(wire: Wire, piece: bytes, pause: float) -> float:
     """How long the other side takes what is sent to it, piece after piece."""
     started = time.monotonic()
-    wire.socket.settimeout(6)
-    with suppress(ConnectionError, TimeoutError):
-        while time.monotonic() - started < 20:
+    with suppress(ConnectionError):
+        while time.monotonic() - started < 2 * LONG:
             wire.socket.sendall(piece)
             time.sleep(pause)
     return time.monotonic() - started
@@ -207,7 +217,7 @@ def test_a_client_that_does_not_read_is_cut_and_one_that_reads_slowly_is_not(ser
             wire.send_head("GET", path)
         read = 0
         started = time.monotonic()
-        while time.monotonic() - started < 6:
+        while time.monotonic() - started < 9:
             read += len(slow.socket.recv(50_000))
             time.sleep(0.05)
         assert read_to_end(slow) + read > len(CONTENT)
@@ -216,7 +226,7 @@ def test_a_client_that_does_not_read_is_cut_and_one_that_reads_slowly_is_not(ser
 
 def test_a_client_that_asks_much_and_reads_nothing_is_cut(server: Server) -> None:
     with Wire(server.url) as wire:
-        assert seconds_until_refused(wire, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50, 0) < 15
+        assert seconds_until_refused(wire, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50, 0) < LONG
 
 
 def test_trailers_are_no_headers(server: Server) -> None:
@@ -233,7 +243,7 @@ def test_trailers_without_end_are_refused(server: Server) -> None:
     with Wire(server.url) as wire:
         wire.send_head("POST", "/api/organizations", content_type="application/json", transfer_encoding="chunked")
         wire.socket.sendall(b"2\r\n{}\r\n0\r\nX: ")
-        assert seconds_until_refused(wire, b"x" * 8192, 0.002) < 5
+        assert seconds_until_refused(wire, b"x" * 8192, 0.002) < LONG
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "foo"])
@@ -268,8 +278,7 @@ def test_this_is_no_proxy(server: Server) -> None:
 
 def test_what_is_refused_before_it_is_a_request_leaves_a_line_and_is_counted(server: Server) -> None:
     def counted() -> float:
-        samples = read_samples(httpx.get(f"{server.url}/metrics"))
-        return samples.get('saasbase_http_request_duration_seconds_count{method="other",route="none",status="4xx"}', 0)
+        return server.metrics().get('saasbase_http_request_duration_seconds_count{method="other",route="none",status="4xx"}', 0)
 
     before, ids = counted(), {}
     for status, sent in ((400, b"hidden hidden\r\n\r\n"), (431, b"GET /hidden HTTP/1.1\r\nX-Pad: " + b"x" * 70_000), (408, b"GET /hidden")):
@@ -278,6 +287,7 @@ def test_what_is_refused_before_it_is_a_request_leaves_a_line_and_is_counted(ser
             ids[wire.read_answer().json["request_id"]] = status
     with Wire(server.url) as wire:
         assert wire.socket.recv(1) == b"", "who says nothing is let go, and is no request"
+    server.wait_until(lambda: counted() >= before + 3)
     assert counted() == before + 3
     lines = [
         line
@@ -288,5 +298,5 @@ def test_what_is_refused_before_it_is_a_request_leaves_a_line_and_is_counted(ser
     for line in lines:
         told = (line["logger"], line["level"], line["message"], line["route"], line["actor"])
         assert told == ("app.access", "INFO", f"- - {line['status']}", None, None)
-    assert [line["duration_ms"] >= 900 for line in lines] == [False, False, True], "since its first byte"
+    assert lines[2]["duration_ms"] >= 900, "since its first byte"
     assert "hidden" not in server.log

@@ -64,4 +64,4 @@ async def test_a_migration_does_not_wait_behind_somebody_who_holds_a_table(empty
     await migrate_database(settings_of(empty_postgres), with_roles=False)
     async with another(empty_postgres, "LOCK alembic_version IN ACCESS EXCLUSIVE MODE"):
         with pytest.raises(DBAPIError, match="lock timeout"):
-            await asyncio.wait_for(migrate_database(settings_of(empty_postgres), with_roles=False), 10)
+            await asyncio.wait_for(migrate_database(settings_of(empty_postgres), with_roles=False), 60)

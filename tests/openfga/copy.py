@@ -44,7 +44,7 @@ async def unsent(service: Service) -> int:
 
 async def send_all(service: Service) -> None:
     """Send what waits; another sender may be at it."""
-    for _ in range(100):
+    for _ in range(1200):
         await outbox_of(service).send()
         if not await unsent(service):
             return

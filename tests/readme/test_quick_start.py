@@ -13,7 +13,7 @@ def test_the_quick_start_works_as_pasted(server: Server, tmp_path: Path) -> None
     commands = _quick_start().replace("http://127.0.0.1:8000", server.url)
     # A terminal goes on after a failed command; here the first failure ends the test.
     pasted = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert pasted.returncode == 0, pasted.stderr
     lines = pasted.stdout.splitlines()

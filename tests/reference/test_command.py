@@ -50,7 +50,7 @@ async def test_an_import_that_was_killed_is_completed_by_the_next(
     while process.poll() is None and not await count_calls(database_url):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(60)
     before = await count_calls(database_url)
     assert 0 < before < MANY, "it was killed in the middle"
     ended = run_saasbase(tmp_path, *arguments, **given, **secret)

@@ -13,6 +13,7 @@ from app.settings import AuthorizationEngine, Settings
 from tests.conftest import Caller, Service, open_service
 from tests.reference.conftest import NO_SERVER, Import, numbers
 from tests.support.database import behind, open_database
+from tests.support.jobs import stop_jobs
 from tests.support.keys import shows
 from tests.support.reference_world import HELLO, HELLO_AGAIN, World, paths_of
 
@@ -127,6 +128,7 @@ async def test_the_trail_says_what_was_imported_and_is_sealed(world: World, run_
 
 
 async def seal(service: Service) -> None:
+    await stop_jobs("audit chain")  # what it is sealing, nobody else seals
     await Sealer(service.runtime.context.database, service.runtime.chain_keys).seal()
 
 

@@ -32,6 +32,7 @@ from app.unit_of_work import UnitOfWork, WorkContext
 from tests.conftest import make_settings, open_service
 from tests.support import rows
 from tests.support.database import OWNER, behind, wall_of
+from tests.support.jobs import stop_jobs
 from tests.support.keys import key_of
 from tests.support.rows import Place, Rows
 
@@ -306,6 +307,7 @@ async def test_without_the_setting_reads_are_no_transactions_and_one_role_does_e
         alice = service.as_("user:alice")
         organization = await alice.new_organization()
         bearer, _ = await key_of(service, alice, "ORGANIZATION", organization["id"], "ORG_MEMBER")
+        await stop_jobs("last use of keys")
         project = await alice.new_project(organization["id"])
         await alice.new_document(project["id"])
         await bearer.get(f"/projects/{project['id']}")

@@ -36,7 +36,7 @@ class Place:
 
     def client(self, actor: str = "user:alice") -> httpx.Client:
         # verify=False: loading certificates for a plain connection would be the longest part of most tests
-        return httpx.Client(base_url=self.server.url + "/api", headers={"X-SaaSBase-Actor": actor}, timeout=30, verify=False)
+        return httpx.Client(base_url=self.server.url + "/api", headers={"X-SaaSBase-Actor": actor}, timeout=60, verify=False)
 
     def inventory(self) -> Inventory:
         return asyncio.run(take_inventory(self.database_url, self.folder))
@@ -48,6 +48,14 @@ class Place:
     def is_receiving(self) -> bool:
         """Whether some of an upload has arrived in the store; in S3 nothing has before there is a whole part."""
         return self.bucket is not None or any("incoming" in address for address in self.files())
+
+    def wait_until_idle(self) -> None:
+        """Until the server serves nothing but this question: an upload that was broken off may still be on its way out of the store.
+
+        A connection that came before is read before one that came after it.
+        """
+        self.names()
+        self.server.wait_until(lambda: self.server.metrics()["saasbase_http_requests_in_flight"] == 1)
 
     def harm(self, uri: str, content: bytes | None) -> None:
         """Put other bytes at an address, or none."""
@@ -96,5 +104,7 @@ def place(_running: Place) -> Iterator[Place]:
     with _running.client() as client:
         organization = client.post("/organizations", json={"slug": f"org-{uuid4().hex[:12]}"}).raise_for_status().json()
         project = client.post("/projects", json={"organization_id": organization["id"], "name": "p"}).raise_for_status().json()
-    yield replace(_running, project_id=project["id"])
+    place = replace(_running, project_id=project["id"])
+    yield place
+    place.wait_until_idle()  # so that the next test finds nothing of this one coming or going
     assert "Traceback" not in _running.server.log[logged:]

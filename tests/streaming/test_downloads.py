@@ -192,14 +192,14 @@ def test_deletions_racing_downloads_never_give_wrong_bytes_or_a_cut_connection(p
                     return
                 assert answer.body == CONTENT
                 if number == 0:
-                    under_way.wait(20)
+                    under_way.wait(60)
 
     with ThreadPoolExecutor(4) as pool, place.client() as client:
         for number in range(8):
             document, under_way = put(place), threading.Barrier(5)
             path = f"/api/documents/{document['id']}/content"
             downloads = [pool.submit(download, path, under_way) for _ in range(4)]
-            under_way.wait(20)
+            under_way.wait(60)
             time.sleep(0.003 * number)
             client.delete(f"/documents/{document['id']}").raise_for_status()
             for task in downloads:

@@ -45,7 +45,7 @@ def test_256_mebibytes_raise_the_servers_peak_memory_by_little(
 
 def _growth_kib(server: Server) -> tuple[int, int]:
     headers = {"X-SaaSBase-Actor": "user:alice"}
-    with httpx.Client(base_url=f"{server.url}/api", headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=f"{server.url}/api", headers=headers, timeout=300) as client:
         organization = client.post("/organizations", json={"slug": "memory"}).raise_for_status().json()
         project = client.post("/projects", json={"organization_id": organization["id"], "name": "p"}).raise_for_status().json()
         path, kind = f"/projects/{project['id']}/documents", {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}

@@ -75,6 +75,8 @@ async def take_inventory(database_url: str, folder: Path, bucket: Bucket | None 
     """Read everything; the contents from the bucket, if they lie in one."""
     async with open_database(database_url) as database, behind(database) as connection:
         rows = {}
+        if not database.is_sqlite:  # of one moment: PostgreSQL may still be ending what a process asked for that was killed
+            await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         for table in ("documents", "document_versions", "audit_events", "memberships"):
             rows[table] = list((await connection.execute(text(f"SELECT * FROM {table}"))).all())
     objects, incoming = _in_folder(folder) if bucket is None else await _in_bucket(bucket)

@@ -91,6 +91,8 @@ class KeyServer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_seconds: float = 0
+    go_on: threading.Event = field(default_factory=threading.Event)
+    """Ends every delay."""
     endless: bytes = b""
     fetches: int = 0
     paths: list[str] = field(default_factory=list)
@@ -108,7 +110,7 @@ def run_key_server(*keys: KeyPair, port: int = 0) -> Iterator[KeyServer]:
         def do_GET(self) -> None:
             running.fetches += 1
             running.paths.append(self.path)
-            time.sleep(running.delay_seconds)
+            running.go_on.wait(running.delay_seconds)
             self.send_response(running.status)
             for name, value in running.headers.items():
                 self.send_header(name, value)
@@ -136,6 +138,7 @@ def run_key_server(*keys: KeyPair, port: int = 0) -> Iterator[KeyServer]:
         yield running
     finally:
         ended.set()
+        running.go_on.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -91,7 +91,7 @@ class Load:
             assert (await self.client.get(f"/documents/{document_id}")).status_code == 404
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not holds():
                 for writer in self._writers:
                     if writer.done():
@@ -116,7 +116,7 @@ async def put_under_load(server: Server, seed: int) -> AsyncIterator[Load]:
     """Writers at work in a project of alice's until they are told to finish."""
     headers = {"X-SaaSBase-Actor": "user:alice"}
     limits = httpx.Limits(max_connections=2 * WRITERS)
-    async with httpx.AsyncClient(base_url=f"{server.url}/api", headers=headers, timeout=60, limits=limits, verify=False) as client:
+    async with httpx.AsyncClient(base_url=f"{server.url}/api", headers=headers, timeout=180, limits=limits, verify=False) as client:
         organization = (await client.post("/organizations", json={"slug": "load"})).raise_for_status().json()
         project = (await client.post("/projects", json={"organization_id": organization["id"], "name": "p"})).raise_for_status().json()
         load = Load(client, project["id"], random.Random(seed))

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from app.authz.model import make_model
-from tests.support.postgres import free_port
+from tests.support.postgres import START_SECONDS, free_port
 
 INSTALL = "go install github.com/openfga/openfga/cmd/openfga@latest"
 # Read here, because no test sees the environment's settings.
@@ -66,10 +66,10 @@ class OpenFGAServer:
         command += ["--playground-enabled=false", "--metrics-enabled=false", *self._options]
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + START_SECONDS
             while time.monotonic() < deadline and self._process.poll() is None:
                 try:
-                    if httpx.get(f"{self.url}/healthz", timeout=1, trust_env=False).is_success:
+                    if httpx.get(f"{self.url}/healthz", timeout=10, trust_env=False).is_success:
                         return
                 except httpx.TransportError:
                     time.sleep(0.02)
@@ -80,7 +80,7 @@ class OpenFGAServer:
         """kill -9."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
 
     def pause(self) -> None:
         """Let it answer nothing, with its connections open (SIGSTOP)."""
@@ -95,7 +95,7 @@ class OpenFGAServer:
 
     def new_store(self) -> str:
         """An empty store with the model; its id."""
-        with httpx.Client(base_url=self.url, trust_env=False, headers=self._headers) as client:
+        with httpx.Client(base_url=self.url, trust_env=False, headers=self._headers, timeout=60) as client:
             store = client.post("/stores", json={"name": "test"}).raise_for_status().json()["id"]
             client.post(f"/stores/{store}/authorization-models", json=make_model()).raise_for_status()
         return str(store)

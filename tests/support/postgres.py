@@ -18,6 +18,9 @@ from typing import Any
 GIVEN_URL = os.environ.get("SAASBASE_TEST_POSTGRES_URL")
 # The one role that has to prove its password; all others are trusted.
 WITH_PASSWORD = "saasbase_proves"
+START_SECONDS = 120  # for whatever is started here: a busy machine takes its time
+
+_held: list[socket.socket] = []
 
 
 class NoPostgresError(RuntimeError):
@@ -96,7 +99,7 @@ class PostgresServer:
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(30)
+            self._process.wait(60)
 
 
 @contextmanager
@@ -114,10 +117,16 @@ def run_postgres() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and nobody is given until this process ends but who asks for this one.
+
+    It stays bound. Servers bind it once more, as both sides allow it (SO_REUSEADDR) and nothing listens here. Let go, it could be the next
+    one that another test process is given, or a client, before its server listens or while that is down.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)
+    return int(held.getsockname()[1])
 
 
 def _unprivileged_user() -> pwd.struct_passwd:
@@ -130,7 +139,7 @@ def _unprivileged_user() -> pwd.struct_passwd:
 
 
 def _wait_until_ready(port: int, log_path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if "ready to accept connections" in log_path.read_text(errors="replace"):
             return

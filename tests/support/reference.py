@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.postgres import free_port
+from tests.support.postgres import START_SECONDS, free_port
 
 REFERENCE_PACKAGE = "saasbase[all]==0.1.1"
 SAME_VERSIONS = ("fastapi", "starlette", "pydantic", "python-multipart", "uvicorn", "uvloop", "httptools")
@@ -56,7 +56,7 @@ def run_reference(folder: Path, database_url: str | None = None, **given: str) -
         yield Reference(url, process.pid, database_url, documents)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(60)
 
 
 def install_reference() -> Path:
@@ -76,10 +76,10 @@ def install_reference() -> Path:
 
 
 def _wait_until_alive(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/openapi.json", timeout=5).status_code == httpx.codes.OK:
+            if httpx.get(f"{url}/openapi.json", timeout=60).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             time.sleep(0.05)

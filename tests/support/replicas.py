@@ -14,7 +14,7 @@ from typing import Final
 import httpx
 import yaml
 
-from tests.support.postgres import free_port
+from tests.support.postgres import START_SECONDS, free_port
 from tests.support.server import ROOT, Server, run_server
 
 REPLICAS: Final = 2
@@ -81,7 +81,7 @@ def _run_nginx(folder: Path, buffers: Path, servers: list[Server], front_proxy: 
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def render_nginx(port: int, servers: list[Server], buffers: Path, front_proxy: str | None) -> str:
@@ -105,10 +105,10 @@ def render_nginx(port: int, servers: list[Server], buffers: Path, front_proxy: s
 
 
 def _wait_until_open(port: int, process: subprocess.Popen[bytes], log_path: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.TransportError):
-            httpx.get(f"http://127.0.0.1:{port}/livez", timeout=5)
+            httpx.get(f"http://127.0.0.1:{port}/livez", timeout=60)
             return
         time.sleep(0.02)
     raise RuntimeError(f"nginx did not start: {log_path.read_text(errors='replace')[-2000:]}")

@@ -22,12 +22,13 @@ from aiobotocore.config import AioConfig
 
 from app.blobs.s3 import S3Options
 from app.blobs.store import MARK
-from tests.support.postgres import free_port
+from tests.support.postgres import START_SECONDS, free_port
 
 ACCESS_KEY, SECRET_KEY = "test:tester", "testing-secret"
 # The smallest that the protocol allows, so that few bytes make many parts.
 PART_BYTES = 5 * 1024 * 1024
 S3_KINDS = ("rclone", "swift")
+_OF_SWIFT = ("account", "container", "object")  # its servers behind the proxy
 _SESSION = aioboto3.Session()  # reads its description of S3 once
 
 
@@ -65,7 +66,7 @@ class Bucket:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        config = AioConfig(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", connect_timeout=5)
+        config = AioConfig(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", connect_timeout=60)
         keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
         async with _SESSION.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", config=config, **keys) as client:
             yield client
@@ -120,7 +121,8 @@ class S3Server:
         self.folder = Path(tempfile.mkdtemp(prefix=f"saasbase-{kind}-"))
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self._commands = _rclone(self.folder, self.port) if kind == "rclone" else _swift(self.folder, self.port)
+        self._ports = [self.port] if kind == "rclone" else [*(free_port() for _ in _OF_SWIFT), self.port]
+        self._commands = _rclone(self.folder, self.port) if kind == "rclone" else _swift(self.folder, self._ports)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -128,10 +130,11 @@ class S3Server:
         log_path = self.folder / "log"
         with log_path.open("ab") as log:
             self._processes = [subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder) for command in self._commands]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and all(process.poll() is None for process in self._processes):
             with suppress(httpx.TransportError):
-                httpx.get(self.endpoint, timeout=5, trust_env=False)
+                for port in self._ports:  # of Swift's servers all: its proxy is up first, and then answers 503
+                    httpx.get(f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
                 return
             time.sleep(0.05)
         raise NoS3Error(f"{self.kind} did not start: {log_path.read_text(errors='replace')[-2000:]}")
@@ -140,7 +143,7 @@ class S3Server:
         """kill -9."""
         for process in self._processes:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
     def pause(self) -> None:
         """It takes connections and does not answer."""
@@ -177,13 +180,12 @@ def _rclone(folder: Path, port: int) -> list[list[str | Path]]:
     return [[_program("rclone"), "serve", "s3", *options, "--config", folder / "none", folder / "data"]]
 
 
-def _swift(folder: Path, port: int) -> list[list[str | Path]]:
+def _swift(folder: Path, ports: list[int]) -> list[list[str | Path]]:
     (folder / "devices/d1").mkdir(parents=True)
     (folder / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = tests\n[storage-policy:0]\nname = one\ndefault = yes\n")
     user = pwd.getpwuid(os.geteuid()).pw_name
     common = f"[DEFAULT]\nbind_ip = 127.0.0.1\nworkers = 0\nuser = {user}\nswift_dir = {folder}\nlog_level = ERROR\n"
-    for kind in ("account", "container", "object"):
-        place = free_port()
+    for kind, place in zip(_OF_SWIFT, ports, strict=False):
         for step in (["create", "4", "1", "0"], ["add", f"r1z1-127.0.0.1:{place}/d1", "1"], ["rebalance"]):
             command: list[str | Path] = [_program("swift-ring-builder"), folder / f"{kind}.builder", *step]
             subprocess.run(command, check=True, capture_output=True)
@@ -192,13 +194,13 @@ def _swift(folder: Path, port: int) -> list[list[str | Path]]:
             f"fallocate_reserve = 0\n[pipeline:main]\npipeline = {kind}-server\n[app:{kind}-server]\nuse = egg:swift#{kind}\n"
         )
     (folder / "proxy.conf").write_text(
-        f"{common}bind_port = {port}\n[pipeline:main]\npipeline = catch_errors s3api auth slo proxy-server\n"
+        f"{common}bind_port = {ports[-1]}\n[pipeline:main]\npipeline = catch_errors s3api auth slo proxy-server\n"
         "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n[filter:catch_errors]\nuse = egg:swift#catch_errors\n"
         "[filter:s3api]\nuse = egg:swift#s3api\nauth_pipeline_check = false\nlocation = us-east-1\n"
         f"[filter:auth]\nuse = egg:swift#tempauth\nuser_{ACCESS_KEY.replace(':', '_')} = {SECRET_KEY} .admin\n"
         "[filter:slo]\nuse = egg:swift#slo\n"
     )
-    return [[_program(f"swift-{kind}-server"), folder / f"{kind}.conf"] for kind in ("account", "container", "object", "proxy")]
+    return [[_program(f"swift-{kind}-server"), folder / f"{kind}.conf"] for kind in (*_OF_SWIFT, "proxy")]
 
 
 def _program(name: str) -> Path:

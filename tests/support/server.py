@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from tests.support.database import environment_of
-from tests.support.postgres import free_port
+from tests.support.metrics import Samples, read_samples
+from tests.support.postgres import START_SECONDS, free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,17 +31,36 @@ class Server:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 60) -> None:
+        """Until it does, or fail with the log."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def wait_for_workers(self, count: int) -> None:
+        """Until that many have been started; it is alive with the first."""
+        self.wait_until(lambda: self.log.count("Application startup complete") >= count)
+
+    def wait_for_first_sweep(self) -> None:
+        """Until the sweeper has done what it does at the start."""
+        name = 'saasbase_job_runs_total{name="sweeper"}'
+        self.wait_until(lambda: self.metrics().get(name, 0) >= 1)
+
+    def metrics(self) -> Samples:
+        return read_samples(httpx.get(f"{self.url}/metrics", timeout=60, verify=False))
+
     def kill(self) -> None:
         """kill -9, workers included: nobody gets to say goodbye."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.wait(20)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -79,13 +99,10 @@ def run_server(database_url: str, folder: Path, *, workers: int = 1, host: str =
 
 
 def _wait_until_alive(server: Server) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{server.url}/readyz", timeout=5).status_code == httpx.codes.OK:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{server.url}/readyz", timeout=60, verify=False).status_code == httpx.codes.OK:
                 return
-        except httpx.TransportError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     raise RuntimeError(f"the server did not start:\n{server.log}")

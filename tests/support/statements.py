@@ -11,7 +11,7 @@ from app.db.engine import Database
 
 JOBS = {
     *("last use of keys", "denied attempts", "executions past their deadline", "authorization outbox", "sweeper", "measurements"),
-    *("audit chain", "audit checkpoints", "audit retention", "lags"),
+    *("audit chain", "audit checkpoints", "audit retention", "lags", "buckets of callers"),
 }
 
 

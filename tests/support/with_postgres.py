@@ -8,19 +8,20 @@ import asyncio
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from app.db.engine import Database
 from tests.support.database import APP, JOBS, OWNER, as_role, environment_of, make_owner
-from tests.support.postgres import free_port, run_postgres
+from tests.support.postgres import START_SECONDS, free_port, run_postgres
 from tests.support.replicas import find_program
 
 SERVER_CONNECTIONS = 3
@@ -51,11 +52,20 @@ def run_pooler(server_url: str) -> Iterator[str]:
             user = {"user": other.pw_uid}
         process = subprocess.Popen([binary, "-q", configuration], **user)
         try:
-            time.sleep(0.5)
+            _wait_until_open(process, port)
             yield f"postgresql://postgres@127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
+
+
+def _wait_until_open(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    raise RuntimeError("PgBouncer did not start")
 
 
 def main() -> int:

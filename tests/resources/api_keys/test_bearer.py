@@ -14,6 +14,7 @@ from app.db.engine import Database
 from app.settings import Settings
 from tests.conftest import Caller, Service, open_service
 from tests.support.answers import read_problem, run_sql
+from tests.support.jobs import stop_jobs
 from tests.support.keys import after, change_key, key_of, make_key, shows
 from tests.support.server import run_server
 from tests.support.statements import statements_of_requests
@@ -191,6 +192,7 @@ async def test_deleting_what_a_key_belongs_to_ends_it(service: Service, alice: C
 
 
 async def test_a_request_with_a_key_writes_nothing_and_is_noted_later(service: Service, alice: Caller, org: str) -> None:
+    await stop_jobs("last use of keys")  # what it is about to write, nobody else writes
     bearer, key = await key_of(service, alice, "ORGANIZATION", org, "ORG_MEMBER")
     database = service.runtime.context.database
     with statements_of_requests(database) as sent:

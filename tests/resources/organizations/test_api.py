@@ -32,7 +32,7 @@ async def test_a_stranger_gets_the_answer_of_something_absent(alice: Caller, mal
 
 
 def test_a_service_over_a_socket_answers(server: Server) -> None:
-    assert httpx.get(f"{server.url}/livez").json() == {"status": "ok"}
+    assert httpx.get(f"{server.url}/livez", timeout=60).json() == {"status": "ok"}
 
 
 async def test_a_new_organization_has_defaults_an_address_and_an_author(alice: Caller) -> None:
