@@ -133,7 +133,7 @@ class StartFields(Command):
     operation: Name
     """What runs."""
     target_type: ResourceType | None = None
-    """Together with `target_id`: what it works on, in the same project."""
+    """Together with `target_id`: what it works on, in the same project, where you may read it."""
     target_id: UUID | None = None
     correlation_id: CorrelationKey | None = None
     """What it belongs to; taken from `X-Correlation-ID` or `traceparent` when absent."""
