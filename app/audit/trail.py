@@ -1,5 +1,6 @@
 """Builds audit events. They are written by the unit of work, in the transaction of what they tell about."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,12 @@ from app.core.identifiers import new_id
 from app.core.resources import ResourceRef
 
 REDACTED = "***"
-_SECRET_WORDS = ("secret", "token", "password", "authorization", "pepper")
+# Names that speak of a secret, however they are written; not those that only tell which key it was.
+_SECRET = re.compile(
+    r"secret|token|passw(?:or)?d|passphrase|authori[sz]ation|pepper|credential|cookie|jwt"
+    r"|(?:api|private|access)[\W_]?key(?![\W_]?(?:ids?|name|prefix)\Z)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +80,4 @@ def _without_secrets(value: Any) -> Any:
 
 def _is_secret(name: str, value: Any) -> bool:
     is_count = isinstance(value, int) and name.lower().endswith("tokens")  # those of a language model
-    return not is_count and any(word in name.lower() for word in _SECRET_WORDS)
+    return not is_count and _SECRET.search(name) is not None

@@ -101,10 +101,10 @@ def decode_cursor(text: str, bound_to: str) -> Cursor:
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         bound, value, identifier = json.loads(base64.urlsafe_b64decode(padded))
-        cursor = Cursor(None if value is None else str(value), UUID(hex=identifier))
+        cursor = Cursor(value, UUID(hex=identifier))
     except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise InvalidCursorError("is not a cursor of this service") from None
-    if cursor.value is not None and not is_storable(cursor.value):
+    if value is not None and not (isinstance(value, str) and is_storable(value)):
         raise InvalidCursorError("is not a cursor of this service")
     if bound != bound_to:
         raise InvalidCursorError("belongs to another list, order or set of filters")

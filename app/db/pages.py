@@ -5,15 +5,16 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Select
+from sqlalchemy import BigInteger, Integer, Select, String
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
 
 from app.core.errors import InvalidError
 from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
 from app.db.base import Base, Timestamp
 from app.db.engine import Database
-from app.db.listing import AFTER_ID, AFTER_VALUE, SKIPPED, Listing, Shape
+from app.db.listing import AFTER_ID, AFTER_VALUE, SKIPPED, Listing, Shape, is_nullable
 from app.db.lookups import Lookup
 from app.db.tenancy import TenantSession, fence
 from app.db.visibility import FILTERED, VISIBLE, VisibleRows
@@ -53,7 +54,7 @@ async def fetch_page(
     parameters = listing.parameters(given)
     if after is not None:
         parameters[AFTER_ID] = after.id
-        parameters[AFTER_VALUE] = None if after.value is None else _read_value(listing.sorts[request.sort], after.value)
+        parameters[AFTER_VALUE] = _read_value(listing.sorts[request.sort], after.value)
     found = await _fetch(session, listing, shape, only_visible, parameters)
     rows_shown = found[: request.limit]
     if len(found) <= request.limit:
@@ -103,10 +104,30 @@ def _write_value(value: Any) -> str | None:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _read_value(column: InstrumentedAttribute[Any], text: str) -> Any:
+def _read_value(column: InstrumentedAttribute[Any], text: str | None) -> Any:
+    """The value as which ``_write_value`` wrote this; whatever it would have written otherwise, or the column cannot hold, is none.
+
+    A driver would raise for a number that is too large, and each database has its own idea of a date.
+    """
+    if text is None and is_nullable(column):
+        return None
     try:
-        if isinstance(column.type, Timestamp):
-            return datetime.fromisoformat(text).astimezone(UTC)
-        return column.type.python_type(text)
-    except (ValueError, OverflowError):
-        raise InvalidError("is not a cursor of this list", pointer="query.cursor") from None
+        value = _parse(column.type, text) if text is not None else None
+    except ValueError:
+        value = None
+    if value is None or _write_value(value) != text:
+        raise InvalidError("is not a cursor of this list", pointer="query.cursor", code="invalid_cursor")
+    return value
+
+
+def _parse(type_: TypeEngine[Any], text: str) -> Any:
+    """Read a value; None for one that a column of the type cannot hold."""
+    match type_:
+        case Timestamp():
+            return datetime.fromisoformat(text).replace(tzinfo=UTC)
+        case Integer():
+            number, bits = int(text), 63 if isinstance(type_, BigInteger) else 31
+            return number if -(2**bits) <= number < 2**bits else None
+        case String(length=longest):
+            return text if longest is None or len(text) <= longest else None
+    raise TypeError(f"no list can be sorted by a column of type {type_!r} yet")

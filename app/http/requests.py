@@ -14,7 +14,8 @@ from app.models.audit_event import MAX_CORRELATION, MAX_REQUEST_ID
 
 _SCOPE_KEY: Final = "saasbase.request"
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{MAX_REQUEST_ID}}}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context: ids that are all zero and the version ff are invalid; only a version after 00 may go on behind its flags.
+_TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
 @dataclass(slots=True)
@@ -38,8 +39,9 @@ def request_info(scope: Scope) -> RequestInfo:
         return info
     headers = Headers(scope=scope)
     given = headers.get("x-request-id", "")
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    trace_id = trace.group(1) if trace else None
+    traceparent = headers.get("traceparent")
+    trace = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
+    trace_id = trace.group(1) if trace is not None else None
     info = RequestInfo(given if _REQUEST_ID.fullmatch(given) else _new_request_id(), _correlation_of(headers, trace_id), trace_id)
     scope[_SCOPE_KEY] = info
     return info
@@ -50,11 +52,12 @@ def _new_request_id() -> str:
 
 
 def _correlation_of(headers: Headers, trace_id: str | None) -> str | None:
+    """What the caller calls it, or, without a name that can be used, the trace that it belongs to."""
     given = headers.get("x-correlation-id")
-    if given is not None:
-        try:
-            correlation = clean_identifier(given.encode("latin-1").decode("utf-8"), MAX_CORRELATION)
-        except (InvalidTextError, UnicodeDecodeError):
-            return None
-        return None if "/" in correlation else correlation  # by-correlation/{correlation_id} could not find it
-    return trace_id
+    if given is None:
+        return trace_id
+    try:
+        correlation = clean_identifier(given.encode("latin-1").decode("utf-8"), MAX_CORRELATION)
+    except (InvalidTextError, UnicodeDecodeError):
+        return trace_id
+    return trace_id if "/" in correlation else correlation  # by-correlation/{correlation_id} could not find it

@@ -195,6 +195,19 @@ async def test_a_head_that_was_true_once_is_behind_a_checkpoint_and_behind_what_
         assert await chain.broken_at(known=Place(through.position, through.hash)) == (10, "known"), "nor does it help to go on"
 
 
+async def test_what_was_sealed_after_the_newest_checkpoint_can_be_taken_back_unseen(database_url: str) -> None:
+    """The README says so; a checkpoint of a later position would show it."""
+    async with open_chain(database_url, 7) as chain:
+        (old,) = await chain.rows(HEADS)
+        through = (await chain.verify()).sealed_through
+        assert through is not None
+        await chain.add(3)
+        await chain.seal()
+        await chain.tamper(delete(EVENTS).where(EVENTS.c.position > 7), update(HEADS).values(dict(old)))
+        assert await chain.broken_at(known=Place(through.position, through.hash)) is None
+        assert (through.position, len(await chain.rows(CHECKPOINTS))) == (7, 1)
+
+
 async def test_where_everything_was_removed_only_a_copy_outside_and_the_log_tell(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     through = (await chain.verify()).sealed_through

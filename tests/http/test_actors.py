@@ -60,6 +60,22 @@ async def test_ids_are_compared_exactly(service: Service) -> None:
         read_problem(await service.as_(other).get(path, 404), 404, "not_found")
 
 
+async def test_a_group_that_the_header_names_is_the_group_of_that_id_in_every_organization(service: Service) -> None:
+    organizations = []
+    for owner in ("user:alice", "user:bob"):
+        caller = service.as_(owner)
+        organization = (await caller.new_organization())["id"]
+        await caller.post(f"/organizations/{organization}/groups", {"group_id": "devs"})
+        await caller.grant("ORGANIZATION", organization, "group:devs", "ORG_MEMBER")
+        organizations.append(organization)
+    member = {"member_type": "USER", "member_id": "carol"}
+    await service.as_("user:alice").post(f"/organizations/{organizations[0]}/groups/devs/members", member)
+    for organization in organizations:
+        await service.as_("group:devs").get(f"/organizations/{organization}")
+    await service.as_("user:carol").get(f"/organizations/{organizations[0]}")
+    await service.as_("user:carol").get(f"/organizations/{organizations[1]}", 404)
+
+
 async def test_a_header_that_names_nobody_is_refused(service: Service) -> None:
     for value in (
         "robot:r2",

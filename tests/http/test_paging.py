@@ -1,7 +1,5 @@
 """Numbered pages, keyset pages, searches and bounded arrays."""
 
-import base64
-import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -156,33 +154,6 @@ async def test_a_cursor_belongs_to_its_list_order_and_filters(alice: Caller) -> 
         assert refused.json()["errors"][0]["code"] == "invalid_cursor"
     foreign = (await alice.get("/organizations", params={"limit": 1})).json()["next_cursor"]
     assert pointers_of(await alice.get("/projects", 422, params={"limit": 1, "cursor": foreign})) == ["query.cursor"]
-
-
-async def test_a_cursor_that_was_tampered_with_is_refused(alice: Caller) -> None:
-    await make_projects(alice, ["a", "b", "c"])
-    cursor = (await alice.get("/projects", params={"limit": 1})).json()["next_cursor"]
-    bound, value, identifier = json.loads(base64.urlsafe_b64decode(cursor + "=="))
-
-    def encode(content: Any) -> str:
-        return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
-
-    assert (await alice.get("/projects", params={"limit": 1, "cursor": encode([bound, value, identifier])})).status_code == 200
-    bad = [
-        *("", "x", "%%%", "é", "a" * 4097, cursor[1:], cursor + "x" * 8, base64.urlsafe_b64encode(b"[" * 3000).decode()),
-        *map(encode, ([], {}, None, 5, [bound], [bound, value], [bound, value, identifier, 1], [bound, value, 7], [bound, value, "x"])),
-        *map(
-            encode,
-            ([bound, "not a time", identifier], [bound, "a\x00", identifier], [bound, "\ud800", identifier], [None, value, identifier]),
-        ),
-        encode([bound, "0001-01-01T00:00:00+23:59", identifier]),
-    ]
-    for tampered in bad:
-        assert pointers_of(await alice.get("/projects", 422, params={"limit": 1, "cursor": tampered})) == ["query.cursor"], tampered
-    by_name = (await alice.get("/projects", params={"limit": 1, "sort": "name"})).json()["next_cursor"]
-    bound, _, identifier = json.loads(base64.urlsafe_b64decode(by_name + "=" * (-len(by_name) % 4)))
-    for value in ("a\x00", "\ud800"):
-        refused = await alice.get("/projects", 422, params={"limit": 1, "sort": "name", "cursor": encode([bound, value, identifier])})
-        assert pointers_of(refused) == ["query.cursor"]
 
 
 async def test_the_two_ways_of_paging_do_not_mix(alice: Caller) -> None:

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.http.requests import request_info
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.support.answers import events_of, read_problem
 
 pytestmark = pytest.mark.anyio
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+UNUSABLE: tuple[str | bytes, ...] = ("a/b", "", "x" * 257, "a\x01b", b"\xff\xfe")
 
 
 async def test_a_request_id_is_echoed_or_made(service: Service, alice: Caller) -> None:
@@ -31,8 +33,31 @@ async def test_a_request_id_is_echoed_or_made(service: Service, alice: Caller) -
         assert (await service.client.get(path, headers={"X-Request-ID": "everywhere"})).headers.get_list("x-request-id") == ["everywhere"]
 
 
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE}-{PARENT}-00", TRACE),
+        (f"cc-{TRACE}-{PARENT}-01", TRACE),  # a version to come begins like this one,
+        (f"cc-{TRACE}-{PARENT}-01-what-comes", TRACE),  # and may go on
+        (f"00-{TRACE}-{'0' * 15}1-01", TRACE),
+        (f"00-{'0' * 31}1-{PARENT}-01", "0" * 31 + "1"),
+        (f"00-{TRACE}-{PARENT}-01-more", None),
+        (f"00-{TRACE}-{PARENT}-01-", None),
+        (f"cc-{TRACE}-{PARENT}-01x", None),
+        (f"ff-{TRACE}-{PARENT}-01", None),
+        (f"00-{'0' * 32}-{PARENT}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        ("", None),
+    ],
+)
+def test_a_traceparent_counts_as_the_recommendation_of_the_w3c_says(traceparent: str, trace_id: str | None) -> None:
+    headers = [(b"traceparent", traceparent.encode()), (b"x-correlation-id", b"a/b")]
+    info = request_info({"type": "http", "headers": headers})
+    assert (info.trace_id, info.correlation_id) == (trace_id, trace_id)
+
+
 async def test_ids_land_in_the_audit_events(alice: Caller) -> None:
-    traceparent = f"00-{TRACE}-00f067aa0ba902b7-01"
+    traceparent = f"00-{TRACE}-{PARENT}-01"
     expected: list[tuple[dict[str, Any], str | None]] = [
         ({}, None),
         ({"X-Correlation-ID": "order-7"}, "order-7"),
@@ -40,14 +65,12 @@ async def test_ids_land_in_the_audit_events(alice: Caller) -> None:
         ({"traceparent": traceparent}, TRACE),
         ({"traceparent": traceparent, "X-Correlation-ID": "wins"}, "wins"),
         ({"X-Correlation-ID": "x" * 256}, "x" * 256),
-        ({"X-Correlation-ID": "x" * 257}, None),
-        ({"X-Correlation-ID": "a/b"}, None),  # could not be fetched by path
-        ({"X-Correlation-ID": "a\x01b"}, None),
-        ({"X-Correlation-ID": b"\xff\xfe"}, None),
-        ({"X-Correlation-ID": ""}, None),
+        *(({"X-Correlation-ID": unusable}, None) for unusable in UNUSABLE),  # with a slash it could not be fetched by path
         ({"traceparent": traceparent.upper()}, None),
         ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7"}, None),
         ({"traceparent": "garbage"}, None),
+        *(({"traceparent": traceparent, "X-Correlation-ID": unusable}, TRACE) for unusable in UNUSABLE),
+        ({"traceparent": "garbage", "X-Correlation-ID": "a/b"}, None),
     ]
     for number, (headers, _) in enumerate(expected):
         await alice.post("/organizations", {"slug": f"o{number}"}, headers={**headers, "X-Request-ID": f"r{number}"})

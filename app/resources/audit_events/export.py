@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
@@ -19,8 +20,13 @@ COLUMNS: Final = (
     *("id", "occurred_at", "organization_id", "project_id", "actor_type", "actor_id", "on_behalf_of", "auth_method", "action", "outcome"),
     *("resource_type", "resource_id", "ip", "user_agent", "request_id", "correlation_id", "details"),
 )
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-
+# What begins a formula, at the start of a cell: of one of ours, or of one that a reader with another list separator makes of its text.
+# Full-width forms count: a spreadsheet may fold them.
+_SIGN: Final = "[-=+@\uff1d\uff0b\uff0d\uff20]"
+_BLANKS: Final = r"[^\S\t\r\n]*"
+_FORMULA: Final = re.compile(rf'((?:\A|[;,"\t\r\n]){_BLANKS})(?={_SIGN})')
+_JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_JSON_FORMULA: Final = re.compile(rf'((?:[;,"]|\\[trn]){_BLANKS})({_SIGN})')
 
 MEDIA_TYPES: Final = {ExportFormat.NDJSON: "application/x-ndjson", ExportFormat.CSV: "text/csv; charset=utf-8"}
 
@@ -70,8 +76,15 @@ def _plain(row: Any) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection), whatever it takes for the end of a cell."""
     if value is None:
         return ""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict) else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    if isinstance(value, dict):
+        return _JSON_STRING.sub(_as_harmless, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    text = _FORMULA.sub(r"\1'", str(value))
+    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
+
+
+def _as_harmless(string: re.Match[str]) -> str:
+    """The same string of JSON, with escapes for what would begin a formula. Numbers outside of strings stand where nothing splits."""
+    return _JSON_FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", string[0])

@@ -74,7 +74,8 @@ class AuditEventRead(Schema):
     on_behalf_of: str | None
     auth_method: str
     """How the actor was known: `header`, `api_key`, `jwt`, `anonymous` or `system`; `imported`: another system recorded the event."""
-    action: EventAction
+    action: str
+    """One of the service's own, or one of an application."""
     outcome: Outcome
     resource: ResourceRefRead
     organization_id: UUID | None

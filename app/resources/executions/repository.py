@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnElement, Row, String, Uuid, cast, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.authz.tree import KEYS
+from app.authz.tree import KEYS, model_of
 from app.core.clock import now
 from app.core.errors import NotFoundError, PreconditionFailedError
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
@@ -84,15 +84,12 @@ class ExecutionRepository(Repository):
         super().__init__(work.session)
         self._work = work
 
-    async def things_in(self, project_id: UUID, asked: Collection[ResourceRef]) -> set[ResourceRef]:
-        """Which of these documents and API calls the project has; one statement for each of the two."""
-        found = set()
-        for type_ in (ResourceType.DOCUMENT, ResourceType.API_CALL):
-            if ids := [ref.id for ref in asked if ref.type is type_]:
-                key = KEYS[type_]
-                rows = await self._session.execute(select(key).where(key.in_(_ASKED), key.class_.project_id == project_id), _asking(ids))
-                found |= {ResourceRef(type_, id_) for id_ in rows.scalars()}
-        return found
+    async def things_in(self, project_id: UUID, type_: ResourceType, ids: Collection[UUID]) -> set[ResourceRef]:
+        """Which of these documents, or API calls, the project has, of those that the actor was admitted to."""
+        key = KEYS[type_]
+        statement = self._work.only_visible(select(key), model_of(type_)).where(key.in_(_ASKED), key.class_.project_id == project_id)
+        rows = await self._session.execute(statement, _asking(ids))
+        return {ResourceRef(type_, id_) for id_ in rows.scalars()}
 
     async def roots_of(self, execution_ids: Collection[UUID]) -> dict[UUID, UUID]:
         """The roots of those executions that the actor was admitted to."""

@@ -48,11 +48,11 @@ def _storable(text: str) -> str:
 Told = Annotated[str, AfterValidator(_storable)]
 Warning_ = Annotated[Told, Field(max_length=MAX_WARNING)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS), NO_FLAG]
+ExactAmount = Annotated[Decimal, PlainSerializer("{:f}".format, return_type=str)]
 Amount = Annotated[
-    Decimal,
+    ExactAmount,
     Field(ge=0, max_digits=18, decimal_places=9),
     NO_FLAG,
-    PlainSerializer("{:f}".format, return_type=str),
     WithJsonSchema(
         {"anyOf": [{"type": "number", "minimum": 0, "maximum": 999_999_999}, {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,9})?$"}]},
         mode="validation",
@@ -107,13 +107,33 @@ class Cost(Command):
     """ISO 4217."""
 
 
+class UsageRead(Schema):
+    """Tokens of one execution, or of many: unlike what one may tell, a sum has no limit."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Part of the input that a cache answered."""
+    reasoning_tokens: int = 0
+    """Part of the output that was not shown."""
+
+
+class CostRead(Schema):
+    """What one execution cost, or many of them: unlike what one may tell, a sum has no limit."""
+
+    amount: ExactAmount
+    """A decimal number, as text so that nothing is rounded."""
+    currency: str
+    """ISO 4217."""
+
+
 class StartFields(Command):
     """What is told of an execution that begins, wherever it begins."""
 
     operation: Name
     """What runs."""
     target_type: ResourceType | None = None
-    """Together with `target_id`: what it works on, in the same project."""
+    """Together with `target_id`: what it works on, in the same project, where you may read it."""
     target_id: UUID | None = None
     correlation_id: CorrelationKey | None = None
     """What it belongs to; taken from `X-Correlation-ID` or `traceparent` when absent."""
@@ -251,8 +271,8 @@ class ExecutionRead(Resource):
     kind: ExecutionKind | None
     session_id: str | None
     tags: list[str]
-    usage: Usage | None
-    cost: Cost | None
+    usage: UsageRead | None
+    cost: CostRead | None
     timeout_seconds: float | None
     deadline_at: datetime | None
     """When it is ended as TIMED_OUT, unless it ends or sends a heartbeat before."""

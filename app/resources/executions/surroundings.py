@@ -7,8 +7,8 @@ from uuid import UUID
 
 from app.authz.engine import Located
 from app.core.errors import ForbiddenError, InvalidError
-from app.core.permissions import Action
-from app.core.resources import ResourceRef
+from app.core.permissions import READ_ACTIONS, Action
+from app.core.resources import ResourceRef, ResourceType
 from app.resources.executions.repository import ExecutionRepository
 from app.resources.executions.schemas import StartFields
 from app.unit_of_work import UnitOfWork
@@ -35,23 +35,26 @@ class Surroundings:
 
 
 async def look_around(work: UnitOfWork, project: Located, starts: Sequence[StartFields]) -> Surroundings:
-    """What these starts name and may name: a parent in the organization that the caller may read, a target in the project or above.
+    """What these starts name and may name: a parent in the organization and a target in the project, if the caller may read them.
 
+    The project itself and what lies above it may be targets, too: of those no start tells more than where it begins.
     At most three statements, however many starts.
     """
     executions = ExecutionRepository(work)
     parents = {new.parent_execution_id for new in starts if new.parent_execution_id is not None}
-    targets = {new.target for new in starts if new.target is not None}
-    return Surroundings(
-        await executions.roots_of(parents) if parents and _may_read(work) else {},
-        {*project.scopes, *await executions.things_in(project.id, targets)},
-    )
+    roots = await executions.roots_of(parents) if parents and _may(work, Action.EXECUTION_READ) else {}
+    targets = set(project.scopes)
+    for type_ in (ResourceType.DOCUMENT, ResourceType.API_CALL):
+        named = {new.target_id for new in starts if new.target_id is not None and new.target_type is type_}
+        if named and _may(work, READ_ACTIONS[type_]):
+            targets |= await executions.things_in(project.id, type_, named)
+    return Surroundings(roots, targets)
 
 
-def _may_read(work: UnitOfWork) -> bool:
-    """Whether the caller's credential lets it read executions at all; where, the statement itself decides."""
+def _may(work: UnitOfWork, action: Action) -> bool:
+    """Whether the caller's credential may take the action at all; on what, the next statement itself decides."""
     try:
-        work.confine_lists(Action.EXECUTION_READ)
+        work.confine_lists(action)
     except ForbiddenError:
         return False
     return True

@@ -5,7 +5,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from app.http.schemas import ActorRef, Schema
-from app.resources.executions.schemas import Cost, ExecutionKind, ExecutionStatus, Usage
+from app.resources.executions.schemas import CostRead, ExecutionKind, ExecutionStatus, UsageRead
 
 
 class Totals(Schema):
@@ -15,9 +15,9 @@ class Totals(Schema):
     by_status: dict[ExecutionStatus, int]
     depth: int
     """Levels below the top."""
-    usage: Usage
+    usage: UsageRead
     """Each token once: an execution counts with what it tells itself or with what those below it tell together, whichever is more."""
-    costs: list[Cost]
+    costs: list[CostRead]
     """One for each currency: the sum of what each execution tells."""
 
 
@@ -35,8 +35,8 @@ class _Traced(Schema):
     model_name: str | None
     started_at: datetime
     ended_at: datetime | None
-    usage: Usage | None
-    cost: Cost | None
+    usage: UsageRead | None
+    cost: CostRead | None
     duration_ms: float
     """From start to end; to now while it runs."""
 

@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any, Self
 from uuid import UUID
 
-from app.resources.executions.schemas import Cost, ExecutionStatus, Usage
+from app.resources.executions.schemas import CostRead, ExecutionStatus, UsageRead
 from app.resources.executions.trace_schemas import TimelineRead, TimelineRow, Totals, TreeNode, TreeRead
 
-_COUNTED = tuple(Usage.model_fields)
+_COUNTED = tuple(UsageRead.model_fields)
 MAX_NESTED = 100
 
 
@@ -125,8 +125,8 @@ class Sums:
             executions=self.statuses.total(),
             by_status={ExecutionStatus(status): count for status, count in sorted(self.statuses.items())},
             depth=self.depth,
-            usage=Usage(**self.tokens),
-            costs=[Cost(amount=amount, currency=currency) for currency, amount in sorted(self.costs.items())],
+            usage=UsageRead(**self.tokens),
+            costs=[CostRead(amount=amount, currency=currency) for currency, amount in sorted(self.costs.items())],
         )
 
 

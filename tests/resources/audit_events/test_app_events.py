@@ -1,11 +1,17 @@
 """What applications add to the trail, and finding it again."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from app.audit.trail import Origin, Subject, make_event
+from app.core.actors import Actor, Identity
+from app.core.resources import ResourceRef, ResourceType
 from tests.conftest import Caller, Service
 from tests.support.answers import events_of, pointers_of, read_problem
+from tests.support.keys import make_key
+from tests.support.record import new_place
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +81,93 @@ async def test_what_speaks_of_a_secret_is_blanked_however_deep(alice: Caller) ->
     calls = [{"Authorization": "***", "url": "u"}, [{"api_token": "***"}]]
     assert added["details"]["context"] == {"password": "***", "usage": usage, "calls": calls}
     assert await events_of(alice, action="a.b") == [added]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "apiKey",
+            "api_key",
+            "x-api-key",
+            "API key",
+            "api_keys",
+            "apikeyhash",
+            "apiKeyValid",
+            "privateKey",
+            "PRIVATE_KEY_PEM",
+            "accessKey",
+        ),
+        *(
+            "passwd",
+            "db_passwd",
+            "Password",
+            "passphrase",
+            "credential",
+            "awsCredentials",
+            "Cookie",
+            "set-cookie",
+            "cookies",
+            "jwt",
+            "JWT_value",
+        ),
+        *("client_secret", "accessToken", "Proxy-Authorization", "pepper"),
+    ],
+)
+def test_a_name_that_speaks_of_a_secret_is_known(name: str) -> None:
+    for value in ("text", 7, {"inner": "text"}, ["text"]):
+        assert told_with({name: value, "other": [{name: value}]}) == {name: "***", "other": [{name: "***"}]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "api_key_id",
+            "apiKeyId",
+            "api_key_ids",
+            "api_key_prefix",
+            "parent_api_key_id",
+            "private_key_id",
+            "access_key_id",
+            "api_key_name",
+        ),
+        *(
+            "operation_key",
+            "idempotency_key",
+            "key",
+            "keys",
+            "public_key",
+            "monkey",
+            "name",
+            "prefix",
+            "changed",
+            "passed",
+            "trace_ids",
+            "path",
+        ),
+    ],
+)
+def test_a_name_that_only_tells_which_key_it_was_stays(name: str) -> None:
+    assert told_with({name: "text"}) == {name: "text"}
+
+
+def told_with(details: dict[str, Any]) -> Any:
+    """The details of an event as they would be stored."""
+    subject = Subject(ResourceRef(ResourceType.PROJECT, uuid4()), uuid4())
+    return make_event(Identity(Actor.from_subject("user:alice"), "header"), Origin(), "a.b", subject, details)["details"]
+
+
+async def test_what_the_service_tells_of_its_own_keys_is_not_blanked(alice: Caller) -> None:
+    _, project = await new_place(alice)
+    made = (await make_key(alice, "PROJECT", project["id"], "PROJECT_EDITOR"))["api_key"]
+    rotated = (await alice.post(f"/api-keys/{made['id']}/rotate", {}, 200)).json()["api_key"]
+    await alice.delete(f"/api-keys/{made['id']}")
+    events = await events_of(alice)
+    of_the_key = [event for event in events if event["details"].get("api_key_id") == made["id"]]
+    assert len(of_the_key) >= 4
+    assert {event["details"]["api_key_prefix"] for event in of_the_key} == {made["prefix"], rotated["prefix"]}
+    assert "***" not in str(events)
 
 
 async def test_events_are_found_by_address_and_by_who_was_acted_for(service: Service, alice: Caller) -> None:

@@ -76,6 +76,58 @@ async def test_a_table_opens_in_a_spreadsheet_and_starts_no_formula(alice: Calle
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
 
 
+SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
+BREAKS = (";", ",", "\t", '"', "; ", ';"', "\r\n")
+
+
+def cells_as_read_with(separator: str, answer: httpx.Response) -> list[str]:
+    """The cells that a spreadsheet makes of a table when its list separator is another."""
+    return [cell for row in csv.reader(io.StringIO(answer.text, newline=""), delimiter=separator) for cell in row]
+
+
+async def test_whatever_splits_the_cells_none_of_them_starts_a_formula(alice: Caller) -> None:
+    organization = await alice.new_organization()
+    place = {"organization_id": organization["id"], "action": "shop.sold"}
+    agents = [f"x{between}{sign}HYPERLINK(A1);y" for between in BREAKS[:-1] for sign in "=+-@"]
+    agents += [f"{sign}1" for sign in SIGNS] + [f"x;{sign}1" for sign in SIGNS]
+    for agent in agents:
+        told = {"text": f"{agent}\n{agent}", agent: [agent, -1, {"n": [0, -5]}]}
+        await alice.post("/audit-events", {**place, "context": told}, headers={"User-Agent": agent.encode()})
+    answer = await exported(alice, organization_id=organization["id"], format="csv", action="shop.sold")
+    for separator in ",;\t":
+        cells = cells_as_read_with(separator, answer)
+        assert len(cells) >= len(agents)
+        assert [cell for cell in cells if cell.strip(' "').startswith(tuple(SIGNS))] == [], separator
+    _, *rows = csv.reader(io.StringIO(answer.text, newline=""))
+    details = [json.loads(row[export.COLUMNS.index("details")]) for row in rows]
+    assert details == [event["details"] for event in await events_of(alice, action="shop.sold")]
+
+
+@pytest.mark.parametrize("text", [f"a{between}{sign}b" for between in BREAKS for sign in SIGNS])
+def test_a_sign_after_whatever_may_split_cells_is_made_text(text: str) -> None:
+    assert export._cell(text) == f"{text[:-2]}'{text[-2:]}"
+    written = export._cell({text: [text, -1]})
+    assert json.loads(written) == {text: [text, -1]}
+    assert text[-2] not in written.replace(",-1]", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "2026-11-20T18:11:56.000000Z",
+            "01a2227a-9bbf-730d-9b2d-7b3f7bb64ff4",
+            "user:al-ice+tag@example.org",
+            "text/plain; charset=utf-8",
+        ),
+        *("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0", "python-httpx/0.28.1", "a - b = c"),
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert export._cell(text) == text
+    assert export._cell({"a": text, "n": [-1, -2.5]}) == f'{{"a":"{text}","n":[-1,-2.5]}}'
+
+
 async def test_only_who_manages_members_exports_and_it_is_recorded(service: Service, alice: Caller, bob: Caller, mallory: Caller) -> None:
     organization = await alice.new_organization()
     project, other = await alice.new_project(organization["id"]), await alice.new_project(organization["id"])

@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from sqlalchemy import event
 
 from app.resources.executions.otlp_wire import MAX_BYTES, MAX_PACKED_BYTES, MAX_SPAN_BYTES, MAX_SPANS, PROTOBUF
+from app.resources.executions.schemas import MAX_TOKENS
 from tests.conftest import Caller, Service
 from tests.support.answers import count_rows, events_of, read_problem
 from tests.support.database import behind
@@ -175,6 +176,17 @@ async def test_the_number_of_statements_does_not_grow_with_the_spans(service: Se
     assert few == many <= 12
     rows = (await alice.get("/executions", params={"size": 500})).json()["items"]
     assert (len(rows), len({row["root_execution_id"] for row in rows})) == (406, 2)
+
+
+async def test_a_trace_is_read_however_many_tokens_its_spans_tell_together(alice: Caller) -> None:
+    _, project = await new_place(alice)
+    trace, most = new_trace(), {"gen_ai.usage.input_tokens": MAX_TOKENS}
+    below = [span(trace, span_id(number), span_id(1), attributes=most) for number in (2, 3, 4)]
+    await send(alice, project, span(trace, span_id(1)), *below)
+    top = (await stored(alice, project))[span_id(1)]["id"]
+    totals = (await alice.get(f"/executions/{top}/tree")).json()["root"]["totals"]
+    assert totals["usage"]["input_tokens"] == 3 * MAX_TOKENS
+    assert (await alice.get(f"/executions/{top}/timeline")).json()["totals"] == totals
 
 
 async def test_spans_are_found_by_their_indexes(service: Service, alice: Caller) -> None:

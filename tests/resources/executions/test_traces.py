@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.resources.executions.deadlines import end_overdue
+from app.resources.executions.schemas import MAX_TOKENS, Usage
 from tests.conftest import Caller, Service
 from tests.support.answers import events_of, read_problem, run_sql
 from tests.support.jobs import stop_jobs
@@ -67,6 +68,18 @@ async def test_a_tree_nests_and_sums_up_whatever_is_below(service: Service, alic
     assert root["children"][1]["totals"]["executions"] == 3
     part = (await alice.get(f"/executions/{right['id']}/tree")).json()["root"]
     assert part == root["children"][1]
+
+
+async def test_totals_hold_more_than_one_execution_may_tell(service: Service, alice: Caller) -> None:
+    _, project = await new_place(alice)
+    top = await run(service, alice, project, 0, 10, operation="top")
+    most = {"usage": dict.fromkeys(Usage.model_fields, MAX_TOKENS), "cost": {"amount": "999999999.999999999"}}
+    for second in (1, 2):
+        await run(service, alice, project, second, 9, parent_execution_id=top["id"], **most)
+    tree = (await alice.get(f"/executions/{top['id']}/tree")).json()["root"]
+    assert tree["totals"]["usage"] == dict.fromkeys(Usage.model_fields, 2 * MAX_TOKENS)
+    assert tree["totals"]["costs"] == [{"amount": "1999999999.999999998", "currency": "USD"}]
+    assert (await alice.get(f"/executions/{top['id']}/timeline")).json()["totals"] == tree["totals"]
 
 
 async def test_a_time_line_tells_offsets_depth_and_the_critical_path(service: Service, alice: Caller) -> None:
