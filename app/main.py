@@ -45,7 +45,7 @@ from app.http.openapi import make_openapi
 from app.http.problems import handle_error
 from app.http.protections import ProblemCORSMiddleware, cors_options
 from app.http.routes import require_guards
-from app.http.routing import RouteIndex, redirect_slashes
+from app.http.routing import DirectRoutes, RouteIndex, redirect_slashes
 from app.http.runtime import Runtime
 from app.jobs import JobPlan, run_jobs
 from app.limits.buckets import LocalLimiter
@@ -252,8 +252,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
             if tracing is not None:
                 await tracing.aclose()
 
-    app = _make_shell(settings, runtime, has_operations=not settings.web.ops_port, tracing=tracing, lifespan=lifespan)
-    app.router.routes.insert(0, RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes))
+    index = RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes)
+    app = _make_shell(settings, runtime, index, has_operations=not settings.web.ops_port, tracing=tracing, lifespan=lifespan)
     if settings.web.enabled:
         app.include_router(well_known.router)
     if settings.web.cors_origins:
@@ -270,9 +270,10 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     return app
 
 
-def _make_shell(
+def _make_shell(  # noqa: PLR0913 - what it is made of
     settings: Settings,
     runtime: Runtime,
+    index: RouteIndex,
     *,
     has_operations: bool,
     tracing: "Tracing | None" = None,
@@ -290,6 +291,8 @@ def _make_shell(
         lifespan=lifespan,
     )
     app.state.runtime = runtime
+    app.router.routes.append(index)
+    app.add_middleware(DirectRoutes, index=index)
     redirect_slashes(app.router)
     app.include_router(ops.router)
     if has_operations and settings.web.metrics:
@@ -319,7 +322,7 @@ async def _serve_operations(app: FastAPI, settings: Settings) -> AsyncIterator[N
         return
     from app.http.ops_port import serve_beside  # noqa: PLC0415 - the server is not needed by who brings his own
 
-    second = _make_shell(settings, app.state.runtime, has_operations=True)
+    second = _make_shell(settings, app.state.runtime, RouteIndex((), max_body_bytes=settings.web.max_body_bytes), has_operations=True)
     second.state.is_read_only = True
     second.add_middleware(EdgeMiddleware, traffic=app.state.runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     second.openapi = app.openapi  # type: ignore[method-assign] # FastAPI's documented way

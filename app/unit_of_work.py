@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import UUID
 
 from sqlalchemy import Select
@@ -57,7 +57,8 @@ class WorkContext:
 class UnitOfWork:
     """Everything a service may do to the database on behalf of one actor.
 
-    Until ``admit`` (or ``admit_everywhere``) has said yes, the session reads and writes nothing.
+    Until ``admit`` (or ``admit_everywhere``) has said yes, the session reads and writes nothing. As a context it commits when the block
+    ends, and rolls back when it raises.
     """
 
     def __init__(self, context: WorkContext, identity: Identity, origin: Origin, *, is_read_only: bool) -> None:
@@ -78,6 +79,19 @@ class UnitOfWork:
         self._session: AsyncSession | None = None
         self._pin: UUID | None = None
         self._is_over = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            if error is None:
+                await self.commit()
+            elif isinstance(error, ForbiddenError):
+                FORBIDDEN.inc()
+                self.note_refusal(error)
+        finally:
+            await self.rollback()
 
     @property
     def session(self) -> AsyncSession:
@@ -373,24 +387,9 @@ async def _run(callbacks: list[Callback]) -> None:
 
 
 @asynccontextmanager
-async def open_work(context: WorkContext, identity: Identity, origin: Origin, *, is_read_only: bool) -> AsyncIterator[UnitOfWork]:
-    """A unit of work that commits when the block ends and rolls back when it raises."""
-    work = UnitOfWork(context, identity, origin, is_read_only=is_read_only)
-    try:
-        yield work
-        await work.commit()
-    except ForbiddenError as error:
-        FORBIDDEN.inc()
-        work.note_refusal(error)
-        raise
-    finally:
-        await work.rollback()
-
-
-@asynccontextmanager
 async def open_system_work(context: WorkContext, reason: str, organization_id: UUID) -> AsyncIterator[UnitOfWork]:
     """Work of the service itself in one organization, without a request: named, logged and recorded like any other."""
     _log.debug("system work: %s", reason)
-    async with open_work(context, SYSTEM, Origin(), is_read_only=False) as work:
+    async with UnitOfWork(context, SYSTEM, Origin(), is_read_only=False) as work:
         work.pin(organization_id)
         yield work

@@ -94,9 +94,8 @@ class ChainedActorResolver:
 
     async def _of_bearer(self, shown: list[bytes], credentials: Credentials) -> Identity:
         """A credential that is not valid never falls through to a weaker proof."""
-        forwarded = ",".join(value.decode("latin-1") for value in credentials.values_of("X-Forwarded-For"))
         try:
-            address = self._trust.client_of(credentials.peer, forwarded)
+            address = self._trust.client_of(credentials.peer, credentials.head.joined(b"x-forwarded-for"))
             return await self._bearer.verify(_bearer_of(shown), address, credentials.wanted)
         except TooManyAttemptsError:
             SLOWED.inc()

@@ -28,7 +28,7 @@ from app.resources.api_keys.service import ApiKeyService
 from app.resources.organizations.schemas import OrganizationCreate
 from app.resources.organizations.service import OrganizationService
 from app.settings import Settings
-from app.unit_of_work import SYSTEM, UnitOfWork, open_system_work, open_work
+from app.unit_of_work import SYSTEM, UnitOfWork, open_system_work
 
 _EVERYTHING = frozenset(Action)
 
@@ -54,7 +54,7 @@ async def bootstrap(settings: Settings, slug: str, owner: str, key_name: str) ->
     """
     identity = Identity(_actor(owner), SYSTEM.method)
     new = _checked(OrganizationCreate, slug=slug)
-    async with open_runtime(settings) as runtime, open_work(runtime.context, identity, Origin(), is_read_only=False) as work:
+    async with open_runtime(settings) as runtime, UnitOfWork(runtime.context, identity, Origin(), is_read_only=False) as work:
         try:
             made = await OrganizationService(work, may_create=True).create(new)
         except ConflictError:

@@ -1,7 +1,5 @@
 """What handlers ask for: the unit of work, already attributed to whoever is calling."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
@@ -12,37 +10,31 @@ from app.authn.resolver import MayNotActForOthersError
 from app.core.actors import Identity
 from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
 from app.db.wanted import Wanted
-from app.http.requests import RequestInfo, request_info
+from app.http.requests import RequestInfo
 from app.http.runtime import Runtime, runtime_of
 from app.models.audit_event import MAX_USER_AGENT
 from app.unit_of_work import UnitOfWork
-from app.unit_of_work import open_work as open_unit_of_work
 
 READING_METHODS: Final = frozenset({"GET", "HEAD"})
 _WORK: Final = "saasbase.work"
 
 
-@asynccontextmanager
-async def open_work(request: Request, wanted: Wanted | None) -> AsyncIterator[None]:
-    """The unit of work of a request, already attributed, for as long as the block lasts. ``wanted`` is the row its path names, if known."""
+async def begin_work(request: Request, info: RequestInfo, wanted: Wanted | None) -> UnitOfWork:
+    """The unit of work of a request, attributed to whoever is calling. ``wanted`` is the row its path names, where that is known.
+
+    Raises:
+        UnauthenticatedError, BadRequestError, ForbiddenError, TooManyAttemptsError, UnavailableError: see ``ActorResolver``.
+        RateLimitedError: the caller has sent too many requests.
+    """
     runtime = runtime_of(request)
-    info = request_info(request.scope)
     peer = request.client.host if request.client else None
-    address = _address_of(request, runtime)
-    identity = await _identify(runtime, Credentials(request.scope["headers"], peer, wanted), address, info)
-    origin = Origin(
-        ip=address,
-        user_agent=_printable(request.headers.get("user-agent")),
-        request_id=info.request_id,
-        correlation_id=info.correlation_id,
-    )
-    async with open_unit_of_work(runtime.context, identity, origin, is_read_only=request.method in READING_METHODS) as work:
-        work.wanted = wanted
-        request.scope[_WORK] = work
-        try:
-            yield
-        finally:
-            info.organization_id = str(work.organization_id) if work.organization_id is not None else None
+    address = runtime.trust.client_of(peer, info.head.joined(b"x-forwarded-for"))
+    identity = await _identify(runtime, Credentials(info.head, peer, wanted), address, info)
+    origin = Origin(address, _printable(info.head.first(b"user-agent")), info.request_id, info.correlation_id)
+    work = UnitOfWork(runtime.context, identity, origin, is_read_only=request.method in READING_METHODS)
+    work.wanted = wanted
+    request.scope[_WORK] = work
+    return work
 
 
 async def _identify(runtime: Runtime, credentials: Credentials, address: str | None, info: RequestInfo) -> Identity:
@@ -66,11 +58,6 @@ def _note(identity: Identity, info: RequestInfo) -> None:
     info.on_behalf_of = identity.principal.subject if identity.principal is not None else None
 
 
-def _address_of(request: Request, runtime: Runtime) -> str | None:
-    peer = request.client.host if request.client else None
-    return runtime.trust.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")))
-
-
 async def get_work(request: Request) -> UnitOfWork:
     """The request's unit of work."""
     work: UnitOfWork = request.scope[_WORK]
@@ -83,7 +70,9 @@ async def get_runtime(request: Request) -> Runtime:
 
 
 def _printable(text: str | None) -> str | None:
-    return "".join(letter for letter in text if letter.isprintable())[:MAX_USER_AGENT] if text else None
+    if text is None or text.isprintable():
+        return text[:MAX_USER_AGENT] if text else None
+    return "".join(letter for letter in text if letter.isprintable())[:MAX_USER_AGENT]
 
 
 Work = Annotated[UnitOfWork, Depends(get_work)]

@@ -94,6 +94,8 @@ class ProblemResponse(JSONResponse):
 
 def problem_of(scope: Scope, error: Exception) -> Response:  # noqa: PLR0911 - one line for each kind
     """The answer to any exception; what is not meant for the caller becomes a 500 that tells nothing."""
+    if isinstance(error, BlobStoreError):
+        _log.warning("document contents: %s (%s)", error, error.advice, extra={"request_id": request_info(scope).request_id})
     if isinstance(error, errors.AppError):
         return _from_app_error(scope, error)
     if isinstance(error, RequestValidationError):
@@ -201,6 +203,4 @@ def _pointer_to(path: Iterable[str | int]) -> str:
 
 async def handle_error(request: Request, error: Exception) -> Response:
     """FastAPI's exception handler for every error that has an answer of its own."""
-    if isinstance(error, BlobStoreError):
-        _log.warning("document contents: %s (%s)", error, error.advice, extra={"request_id": request_info(request.scope).request_id})
     return problem_of(request.scope, error)

@@ -1,13 +1,13 @@
-"""What is known about a request before anything has looked at it: its ids, and later who sent it."""
+"""What is known about a request before anything has looked at it: its head, its ids, and later who sent it."""
 
 import random
 import re
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from app.core.head import Head
 from app.core.text import InvalidTextError, clean_identifier
 from app.limits.buckets import Standing
 from app.models.audit_event import MAX_CORRELATION, MAX_REQUEST_ID
@@ -22,6 +22,7 @@ _TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?
 class RequestInfo:
     """What is known about a request whatever becomes of it."""
 
+    head: Head
     request_id: str
     correlation_id: str | None
     trace_id: str | None = None
@@ -33,17 +34,17 @@ class RequestInfo:
 
 
 def request_info(scope: Scope) -> RequestInfo:
-    """The request's ids: the caller's own where they are well-formed, else a new one."""
-    info = scope.get(_SCOPE_KEY)
-    if isinstance(info, RequestInfo):
+    """The request's headers and its ids: the caller's own where they are well-formed, else a new one."""
+    info: RequestInfo | None = scope.get(_SCOPE_KEY)
+    if info is not None:
         return info
-    headers = Headers(scope=scope)
-    given = headers.get("x-request-id", "")
-    traceparent = headers.get("traceparent")
+    head = Head(scope["headers"])
+    given = head.first(b"x-request-id")
+    traceparent = head.first(b"traceparent")
     trace = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
     trace_id = trace.group(1) if trace is not None else None
-    info = RequestInfo(given if _REQUEST_ID.fullmatch(given) else _new_request_id(), _correlation_of(headers, trace_id), trace_id)
-    scope[_SCOPE_KEY] = info
+    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else _new_request_id()
+    info = scope[_SCOPE_KEY] = RequestInfo(head, request_id, _correlation_of(head, trace_id), trace_id)
     return info
 
 
@@ -51,13 +52,13 @@ def _new_request_id() -> str:
     return f"{random.getrandbits(128):032x}"  # another one each time; it may be guessed
 
 
-def _correlation_of(headers: Headers, trace_id: str | None) -> str | None:
+def _correlation_of(head: Head, trace_id: str | None) -> str | None:
     """What the caller calls it, or, without a name that can be used, the trace that it belongs to."""
-    given = headers.get("x-correlation-id")
-    if given is None:
+    given = head.all(b"x-correlation-id")
+    if not given:
         return trace_id
     try:
-        correlation = clean_identifier(given.encode("latin-1").decode("utf-8"), MAX_CORRELATION)
+        correlation = clean_identifier(given[0].decode(), MAX_CORRELATION)
     except (InvalidTextError, UnicodeDecodeError):
         return trace_id
     return trace_id if "/" in correlation else correlation  # by-correlation/{correlation_id} could not find it

@@ -1,10 +1,10 @@
 """Answers with headers of their own: single resources with their entity tag."""
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.http.conditional import matches_weakly
+from app.http.requests import request_info
 from app.http.schemas import Resource
 
 
@@ -23,8 +23,8 @@ class ResourceResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, or 304 without a body."""
         if scope["method"] in {"GET", "HEAD"}:
-            known = Headers(scope=scope).getlist("if-none-match")
-            if known and matches_weakly(",".join(known), self._etag):
+            known = request_info(scope).head.joined(b"if-none-match")
+            if known and matches_weakly(known, self._etag):
                 await Response(status_code=304, headers={"ETag": self._etag})(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)

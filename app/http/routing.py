@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 from fastapi.routing import APIRoute
 from starlette._utils import get_route_path
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Match, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import BadRequestError, UnsupportedMediaTypeError
 from app.http.problems import malformed_is_400
+from app.http.requests import request_info
 
 _SEGMENT_END: Final = "/"
 UNLIMITED: Final = "x-unlimited-body"
@@ -80,6 +80,23 @@ class RouteIndex(BaseRoute):
             node.routes[method] = (route, tuple(names))
 
 
+class DirectRoutes:
+    """The innermost ring: what is for a route of the index goes straight there, past what the application has for routes of other kinds."""
+
+    def __init__(self, app: ASGIApp, *, index: RouteIndex) -> None:
+        self._app = app
+        self._index = index
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. What goes wrong in a route is raised."""
+        match, found = self._index.matches(scope)
+        if match is not Match.FULL:
+            await self._app(scope, receive, send)
+            return
+        scope.update(found)
+        await self._index.handle(scope, receive, send)
+
+
 def redirect_slashes(router: Router) -> None:
     """Send whoever wrote slashes behind a path that there is to the path itself, with method and body (307).
 
@@ -118,11 +135,12 @@ def _allowed(node: _Node) -> Iterator[str]:
 
 
 def _require_json(scope: Scope, route: APIRoute) -> None:
-    headers = Headers(scope=scope)
-    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    if route.body_field is None or not has_body:
+    if route.body_field is None:
         return
-    main, _, kind = headers.get("content-type", "").partition(";")[0].strip().lower().partition("/")
+    head = request_info(scope).head
+    if (head.first(b"content-length") or "0") == "0" and b"transfer-encoding" not in head:
+        return
+    main, _, kind = (head.first(b"content-type") or "").partition(";")[0].strip().lower().partition("/")
     if main != "application" or not (kind == "json" or kind.endswith("+json")):
         wrong = BadRequestError if malformed_is_400(route) else UnsupportedMediaTypeError
         raise wrong("The body has to be application/json.")

@@ -16,8 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.db.wanted import Wanted
-from app.http.dependencies import open_work
+from app.http.dependencies import begin_work
 from app.http.inputs import Fault, Inputs, read_json
+from app.http.requests import request_info
 
 WantedBy = Callable[[Mapping[str, str]], Wanted | None]
 
@@ -40,8 +41,13 @@ class WorkRoute(APIRoute):
         """Answer a request that is for this route."""
         request = Request(scope, receive, send)
         wanted = self._wanted_by(request.path_params) if self._wanted_by is not None else None
-        async with open_work(request, wanted):
-            response = await self._answer(request)
+        info = request_info(scope)
+        work = await begin_work(request, info, wanted)
+        try:
+            async with work:
+                response = await self._answer(request)
+        finally:
+            info.organization_id = str(work.organization_id) if work.organization_id is not None else None
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:

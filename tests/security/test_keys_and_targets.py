@@ -187,7 +187,7 @@ class Translating:
 
     async def resolve(self, credentials: Credentials) -> Identity:
         if self._identity is None:
-            return await self._inner.resolve(Credentials(credentials.headers, credentials.peer))
+            return await self._inner.resolve(Credentials(credentials.head, credentials.peer))
         await self._inner.resolve(credentials)
         return self._identity
 

@@ -23,7 +23,7 @@ from app.db.listing import Listing, equals
 from app.db.pages import fetch_page
 from app.db.tenancy import TenancyError
 from app.models import AuditEvent, Document, Membership, Organization, Project
-from app.unit_of_work import UnitOfWork, UnrecordedChangeError, WorkContext, open_system_work, open_work
+from app.unit_of_work import UnitOfWork, UnrecordedChangeError, WorkContext, open_system_work
 from tests.support import rows
 from tests.support.database import behind, open_database
 from tests.support.rows import Place
@@ -293,7 +293,7 @@ async def test_a_change_without_a_record_leaves_nothing(world: World, change: st
         undone.append(change)
 
     async def change_silently() -> None:
-        async with open_work(world.context, ALICE, Origin(), is_read_only=False) as work:
+        async with UnitOfWork(world.context, ALICE, Origin(), is_read_only=False) as work:
             work.pin(world.ours.ref.id)
             work.after_rollback(undo)
             await work.session.execute(statements[change], world.project_row(world.ours.ref.id) if change == "insert" else None)
@@ -317,7 +317,7 @@ async def test_a_record_about_another_tenant_cannot_be_written(world: World) -> 
 
 @pytest.mark.parametrize("was_used", [False, True])
 async def test_nothing_is_read_when_the_work_is_over(world: World, was_used: bool) -> None:
-    async with open_work(world.context, ALICE, Origin(), is_read_only=True) as work:
+    async with UnitOfWork(world.context, ALICE, Origin(), is_read_only=True) as work:
         work.pin(world.ours.ref.id)
         if was_used:
             await work.session.execute(select(Project.name))

@@ -13,7 +13,7 @@ from app.core.pagination import CursorPage
 from app.core.permissions import Action
 from app.resources.audit_events.repository import AuditEventRepository
 from app.resources.audit_events.schemas import AuditEventListQuery, ExportFormat
-from app.unit_of_work import WorkContext, open_work
+from app.unit_of_work import UnitOfWork, WorkContext
 
 PAGE: Final = 1000
 COLUMNS: Final = (
@@ -45,7 +45,7 @@ async def export(
     cursor: str | None = None
     while True:
         request = query.model_copy(update={"cursor": cursor}).keyset(PAGE)
-        async with open_work(context, identity, origin, is_read_only=True) as work:
+        async with UnitOfWork(context, identity, origin, is_read_only=True) as work:
             await work.admit_everywhere(Action.MEMBER_MANAGE)
             page = await AuditEventRepository(work).list_visible(query, request)
         if page.items:

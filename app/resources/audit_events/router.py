@@ -33,7 +33,7 @@ from app.resources.audit_events.schemas import (
     PruneQuery,
 )
 from app.resources.audit_events.verification_schemas import VerificationRead, VerifyQuery
-from app.unit_of_work import open_work
+from app.unit_of_work import UnitOfWork
 
 routes = Routes("audit-events")
 
@@ -121,7 +121,7 @@ async def export_audit_events(
 
     Takes the filters of the list; `organization_id` or `project_id` is required. Leaves an AUDIT_EXPORTED event.
     """
-    async with open_work(runtime.context, work.identity, work.origin, is_read_only=False) as recording:
+    async with UnitOfWork(runtime.context, work.identity, work.origin, is_read_only=False) as recording:
         recording.pin(place.organization_id)
         recording.record(AuditAction.AUDIT_EXPORTED, place, format=query.format.value, chosen=query.listed().filters())
     chunks = export(runtime.context, work.identity, work.origin, query.listed(), query.format)
