@@ -27,7 +27,7 @@ from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
 from app.db.tenancy import TenancyError, TenantSession, commit, send_insertions, tenant_session
-from app.db.visibility import confine_to
+from app.db.visibility import VisibleRows, confine_to
 from app.db.wanted import Wanted
 from app.db.writes import Insertion
 from app.models import AuditEvent
@@ -227,10 +227,12 @@ class UnitOfWork:
 
     def only_visible(self, statement: Select[Any], model: type[Base]) -> Select[Any]:
         """Confine a select to the rows of ``model`` the actor was admitted to; all of the pinned tenant when nothing does."""
-        if not self._listed:
-            return statement
-        visible = self._context.policy.visible_rows
-        return confine_to(statement, model, *(visible(model, action, asker, slot) for slot, asker, action in self._listed))
+        visible = self.visible_rows(model)
+        return confine_to(statement, model, *visible) if visible else statement
+
+    def visible_rows(self, model: type[Base]) -> tuple[VisibleRows, ...]:
+        """The same for a page of a list: the ways in which its rows have to be visible, none when nothing confines them."""
+        return tuple(self._context.policy.visible_rows(model, action, asker, slot) for slot, asker, action in self._listed)
 
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
@@ -332,8 +334,11 @@ class UnitOfWork:
 
     async def _close(self) -> None:
         self._is_over = True
-        if self._session is not None:
-            await self._session.close()
+        session, self._session = self._session, None
+        if session is not None and session.in_transaction():
+            await session.close()
+        elif session is not None:
+            session.sync_session.close()  # it holds nothing that would have to be waited for
 
     @property
     def _parties(self) -> list[tuple[str, Identity]]:

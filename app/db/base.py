@@ -1,5 +1,6 @@
 """The declarative base, the column types both databases share, and the mark of a table that belongs to a tenant."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -28,6 +29,10 @@ class Timestamp(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError("a time without an offset cannot be stored")
         return value.astimezone(UTC).replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """PostgreSQL's driver gives UTC by itself: a page of twenty rows has sixty times."""
+        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Give every time its offset back."""

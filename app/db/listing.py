@@ -112,7 +112,6 @@ class Listing:
         *conditions: ColumnElement[bool],
     ) -> None:
         self.model = model
-        self.bare = select(self._key)  # before it is known which of its rows anyone sees
         self._sorts = sorts
         self._filters = filters or {}
         self._conditions = conditions

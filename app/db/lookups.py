@@ -4,7 +4,7 @@ SQLAlchemy's connection, cursor and result around such a statement cost several 
 them is a trip to the connection's thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -41,12 +41,16 @@ class Compiled:
 
     sql: str
     arguments: tuple[_Argument, ...]
-    columns: tuple[tuple[str, Process | None], ...]
+    columns: tuple[str, ...]
+    processes: tuple[tuple[int, Process], ...]
+    """The columns whose values are not yet as they should be, by their places."""
 
-    def row(self, values: Any) -> SimpleNamespace:
+    def row(self, values: Iterable[Any]) -> SimpleNamespace:
         """A row of the driver's with its columns as attributes."""
-        pairs = zip(self.columns, values, strict=True)
-        return SimpleNamespace(**{name: value if process is None else process(value) for (name, process), value in pairs})
+        found = list(values)
+        for place, process in self.processes:
+            found[place] = process(found[place])
+        return SimpleNamespace(**dict(zip(self.columns, found, strict=True)))
 
 
 class Lookup:
@@ -112,8 +116,14 @@ async def _fetch(driver: Any, sql: str, arguments: list[Any], *, in_transaction:
 def _compile(statement: Select[Any], dialect: Dialect, parameters: Mapping[str, Any]) -> Compiled:
     compiled = statement.compile(dialect=dialect)
     written = compiled.construct_expanded_state(parameters)
-    columns = ((column.key or "", _of(column.type, dialect).result_processor(dialect, _FLOAT8)) for column in statement.selected_columns)
-    return Compiled(written.statement, tuple(_arguments(compiled, written, dialect, parameters)), tuple(columns))
+    columns = list(statement.selected_columns)
+    found = enumerate(_of(column.type, dialect).result_processor(dialect, _FLOAT8) for column in columns)
+    return Compiled(
+        written.statement,
+        tuple(_arguments(compiled, written, dialect, parameters)),
+        columns=tuple(column.key or "" for column in columns),
+        processes=tuple((place, process) for place, process in found if process is not None),
+    )
 
 
 def _arguments(compiled: SQLCompiler, written: ExpandedState, dialect: Dialect, parameters: Mapping[str, Any]) -> Iterator[_Argument]:

@@ -1,6 +1,6 @@
 """Pages of lists: a statement for each, by the shortest way to the driver."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -12,21 +12,14 @@ from sqlalchemy.types import TypeEngine
 
 from app.core.errors import InvalidError
 from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
-from app.db.base import Base, Timestamp
+from app.db.base import Timestamp
 from app.db.engine import Database
 from app.db.listing import AFTER_ID, AFTER_VALUE, SKIPPED, Listing, Shape, is_nullable
 from app.db.lookups import Lookup
 from app.db.tenancy import TenantSession, fence
-from app.db.visibility import FILTERED, VISIBLE, VisibleRows
+from app.db.visibility import FILTERED, VisibleRows
 
-# Leaves of a select what somebody may see.
-Confine = Callable[[Select[Any], type[Base]], Select[Any]]
 _SHAPES: Final = 1024  # of all lists together: what is asked for again and again fits in
-
-
-def everything(statement: Select[Any], _model: type[Base]) -> Select[Any]:
-    """Leave all of it: what the session is pinned to."""
-    return statement
 
 
 async def fetch_page(
@@ -34,14 +27,14 @@ async def fetch_page(
     listing: Listing,
     given: Mapping[str, Any],
     request: PageRequest | CursorRequest,
-    only_visible: Confine = everything,
+    visible: tuple[VisibleRows, ...] = (),
 ) -> Page[Any] | CursorPage[Any]:
-    """The asked page of a list; what it costs says ``Listing.statement``.
+    """The asked page of a list, of the rows that are visible in every given way; what it costs says ``Listing.statement``.
 
     One statement, but for a page past the end of the list.
     """
     if isinstance(request, PageRequest):
-        return await _fetch_numbered(session, listing, given, request, only_visible)
+        return await _fetch_numbered(session, listing, given, request, visible)
     after = request.after
     shape = Shape(
         given=tuple(sorted(given)),
@@ -55,7 +48,7 @@ async def fetch_page(
     if after is not None:
         parameters[AFTER_ID] = after.id
         parameters[AFTER_VALUE] = _read_value(listing.sorts[request.sort], after.value)
-    found = await _fetch(session, listing, shape, only_visible, parameters)
+    found = await _fetch(session, listing, shape, visible, parameters)
     rows_shown = found[: request.limit]
     if len(found) <= request.limit:
         return CursorPage(rows_shown, None)
@@ -65,37 +58,38 @@ async def fetch_page(
 
 
 async def _fetch_numbered(
-    session: AsyncSession, listing: Listing, given: Mapping[str, Any], request: PageRequest, only_visible: Confine
+    session: AsyncSession, listing: Listing, given: Mapping[str, Any], request: PageRequest, visible: tuple[VisibleRows, ...]
 ) -> Page[Any]:
     shape = Shape(tuple(sorted(given)), request.sort, request.descending, request.size, is_numbered=True)
     parameters = listing.parameters(given)
-    rows = await _fetch(session, listing, shape, only_visible, {**parameters, SKIPPED: request.offset})
+    rows = await _fetch(session, listing, shape, visible, {**parameters, SKIPPED: request.offset})
     if rows or not request.offset:
         return Page(rows, rows[0].rows_in_all if rows else 0, request)
-    first = await _fetch(session, listing, shape._replace(size=1), only_visible, {**parameters, SKIPPED: 0})
+    first = await _fetch(session, listing, shape._replace(size=1), visible, {**parameters, SKIPPED: 0})
     return Page([], first[0].rows_in_all if first else 0, request)
 
 
-async def _fetch(session: AsyncSession, listing: Listing, shape: Shape, only_visible: Confine, parameters: Mapping[str, Any]) -> list[Any]:
+async def _fetch(
+    session: AsyncSession, listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...], parameters: Mapping[str, Any]
+) -> list[Any]:
     """What is read without a transaction goes as a look-up: past the session, but through its fence."""
-    marks = only_visible(listing.bare, listing.model).get_execution_options()
-    visible, tables = marks.get(VISIBLE, ()), marks.get(FILTERED, frozenset())
     fenced = session.sync_session
     database = Database.of(fenced.bind) if isinstance(fenced, TenantSession) and fenced.is_read_only else None
     if database is None or not isinstance(fenced, TenantSession):
-        return list((await session.execute(_statement(listing, shape, visible, tables), parameters)).all())
-    lookup = _lookup(listing, shape, visible, tables, is_pinned=fenced.pin is not None)
+        return list((await session.execute(_statement(listing, shape, visible), parameters)).all())
+    lookup = _lookup(listing, shape, visible, is_pinned=fenced.pin is not None)
     return list(await database.look_up_all(lookup, {**parameters, **fenced.parameters}, fenced.tenants))
 
 
 @lru_cache(_SHAPES)
-def _statement(listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...], tables: frozenset[str]) -> Select[Any]:
+def _statement(listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...]) -> Select[Any]:
+    tables = frozenset({listing.model.__tablename__}) if visible else frozenset()
     return listing.statement(shape, visible).execution_options(**{FILTERED: tables})
 
 
 @lru_cache(_SHAPES)
-def _lookup(listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...], tables: frozenset[str], *, is_pinned: bool) -> Lookup:
-    return Lookup(fence(_statement(listing, shape, visible, tables), is_pinned=is_pinned))
+def _lookup(listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...], *, is_pinned: bool) -> Lookup:
+    return Lookup(fence(_statement(listing, shape, visible), is_pinned=is_pinned))
 
 
 def _write_value(value: Any) -> str | None:

@@ -17,8 +17,9 @@ from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.db.base import Base
 from app.db.errors import violated_constraint
 from app.db.listing import Listing, wire_columns
-from app.db.pages import Confine, everything, fetch_page
+from app.db.pages import fetch_page
 from app.db.tenancy import insert_later
+from app.db.visibility import VisibleRows
 from app.db.writes import Insertion
 
 
@@ -79,10 +80,10 @@ class Repository:
             raise self._lost(expected_revision)
 
     async def page(
-        self, given: Mapping[str, Any], request: PageRequest | CursorRequest, only_visible: Confine = everything
+        self, given: Mapping[str, Any], request: PageRequest | CursorRequest, visible: tuple[VisibleRows, ...] = ()
     ) -> Page[Any] | CursorPage[Any]:
-        """The asked page of the list, with the filters that are given; see ``fetch_page``."""
-        return await fetch_page(self._session, self.listing, given, request, only_visible)
+        """The asked page of the list, with the filters that are given, of what is visible; see ``fetch_page``."""
+        return await fetch_page(self._session, self.listing, given, request, visible)
 
     def conflict(self, constraint: str | None) -> AppError:
         """The error for a violated constraint; repositories with unique columns name them."""

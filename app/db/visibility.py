@@ -11,7 +11,6 @@ from app.db.base import Base
 from app.db.functions import is_one_of, rows_of
 
 FILTERED: Final = "rows_are_authorized_for"
-VISIBLE: Final = "rows_are_visible_by"
 
 Column = InstrumentedAttribute[Any]
 Given = Mapping[Column, BindParameter[Any]]
@@ -144,5 +143,5 @@ class VisibleRows:
 def confine_to(statement: Select[Any], model: type[Base], *visible: VisibleRows) -> Select[Any]:
     """Leave the rows of ``model`` that are visible in every given way; only then does an unpinned list pass the tenant fence."""
     marked = statement.get_execution_options().get(FILTERED, frozenset())
-    options = {FILTERED: marked | {model.__tablename__}, VISIBLE: visible}
-    return statement.where(*(rows.predicate for rows in visible)).execution_options(**options)
+    filtered = marked | {model.__tablename__}
+    return statement.where(*(rows.predicate for rows in visible)).execution_options(**{FILTERED: filtered})

@@ -255,8 +255,8 @@ async def test_a_page_passes_the_fence_whichever_way_it_goes(
             await fetch_page(work.session, PROJECTS, {}, request_)
         await work.admit_everywhere(Action.PROJECT_READ)
         with pytest.raises(TenancyError):
-            await fetch_page(work.session, PROJECTS, {}, request_)  # not made by only_visible
-        shown = await fetch_page(work.session, PROJECTS, {}, request_, work.only_visible)
+            await fetch_page(work.session, PROJECTS, {}, request_)  # nothing says what is visible
+        shown = await fetch_page(work.session, PROJECTS, {}, request_, work.visible_rows(Project))
         assert [row.name for row in shown.items] == ["ours"]
         await work.rollback()
         pinned = world.work(pin=world.theirs.organization_id, is_read_only=is_read_only)

@@ -70,4 +70,4 @@ class ApiCallRepository(Repository):
 
     async def list_visible(self, query: ApiCallListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The calls the actor was admitted to."""
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))

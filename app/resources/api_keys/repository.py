@@ -112,4 +112,4 @@ class ApiKeyRepository(Repository):
     async def list_visible(self, query: ApiKeyListQuery) -> Page[Any] | CursorPage[Any]:
         """The keys whose scope's members the actor manages, oldest first."""
         request = query.request("created_at", list="api-keys", **query.model_dump(mode="json", exclude=set(ArrayQuery.model_fields)))
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))

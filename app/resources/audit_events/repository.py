@@ -67,7 +67,7 @@ class AuditEventRepository(Repository):
 
     async def list_visible(self, query: AuditEventListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The events of organizations and projects whose members the actor manages."""
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))
 
 
 class AuditRetentionRepository(Repository):

@@ -35,7 +35,7 @@ class DocumentRepository(Repository):
 
     async def list_visible(self, query: DocumentListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The documents the actor was admitted to."""
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))
 
 
 class VersionRepository(Repository):
@@ -77,7 +77,7 @@ class VersionRepository(Repository):
 
     async def list_visible(self, query: VersionListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The versions the actor was admitted to."""
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))
 
     def conflict(self, constraint: str | None) -> AppError:
         """See ``Repository.conflict``."""

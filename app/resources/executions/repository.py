@@ -169,7 +169,7 @@ class ExecutionRepository(Repository):
 
     async def list_visible(self, query: ExecutionListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The executions the actor was admitted to."""
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))
 
 
 class ExecutionEventRepository(Repository):

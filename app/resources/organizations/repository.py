@@ -32,7 +32,7 @@ class OrganizationRepository(Repository):
 
     async def list_visible(self, query: OrganizationListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The organizations the actor was admitted to."""
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))
 
     def conflict(self, constraint: str | None) -> AppError:
         """See ``Repository.conflict``."""

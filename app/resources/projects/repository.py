@@ -26,4 +26,4 @@ class ProjectRepository(Repository):
 
     async def list_visible(self, query: ProjectListQuery, request: PageRequest | CursorRequest) -> Page[Any] | CursorPage[Any]:
         """The projects the actor was admitted to."""
-        return await self.page(query.given(), request, self._work.only_visible)
+        return await self.page(query.given(), request, self._work.visible_rows(self.model))
