@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 MARKER = "MARKER-7f3a"
 JSON = {"Content-Type": "application/json"}
-BREAK_THE_TRAIL = "UPDATE audit_events SET action = 'BROKEN'"  # a value no release has written: reading it is a fault of ours
+BREAK_THE_TRAIL = "UPDATE audit_events SET actor_type = 'BROKEN'"  # a value no release has written: reading it is a fault of ours
 
 
 def assert_tells_nothing(response: httpx.Response) -> None:

@@ -56,7 +56,7 @@ async def test_a_connection_stays_usable_after_every_kind_of_error(server: Serve
         response, organization = ask(connection, "POST", "/api/organizations", {"slug": "acme"})
         assert response.status == 201
         socket = connection.sock
-        await run_sql_at(database, "UPDATE audit_events SET action = 'BROKEN'")
+        await run_sql_at(database, "UPDATE audit_events SET actor_type = 'BROKEN'")
         for _ in range(2):
             assert_problem(ask(connection, "GET", "/api/audit-events"), 500, "internal_error")
             assert_problem(ask(connection, "GET", "/nothing"), 404, "not_found")
