@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
 from app.core.clock import now
 from app.core.errors import InvalidError
@@ -13,6 +14,11 @@ class RetentionRules:
 
     minimum_days: int = 0
     default_days: int = 0
+
+    @classmethod
+    def of(cls, minimum: timedelta | None, default: timedelta | None) -> Self:
+        """The same from durations of whole days, or none."""
+        return cls(*(kept.days if kept is not None else 0 for kept in (minimum, default)))
 
     def prunable_until(self, asked: datetime | None) -> datetime | None:
         """Up to when events may go; None when all may.

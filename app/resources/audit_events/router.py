@@ -180,7 +180,7 @@ async def prune_audit_events(
 ) -> Pruned:
     """Remove events of an organization; only its owners may.
 
-    An AUDIT_PRUNED event stays behind, for good. The chain of what is left can still be verified. `SAASBASE_AUDIT__MIN_RETENTION_DAYS`
+    An AUDIT_PRUNED event stays behind, for good. The chain of what is left can still be verified. `SAASBASE_AUDIT__MIN_RETENTION`
     keeps younger events from everybody: then `occurred_to` must be as old, and without one only older events go. Where the chain is broken
     at an event that would go, or beside it, nothing goes: 409 `chain_broken`.
     """

@@ -85,7 +85,7 @@ async def test_an_organization_chooses_for_itself(service: Service, alice: Calle
 
 
 async def test_no_choice_and_no_prune_goes_below_the_minimum(database_url: str, tmp_path: Path) -> None:
-    audit = {"min_retention_days": 30, "retention_days": 500}  # the job of the service itself finds nothing
+    audit = {"min_retention": "30d", "retention": "P500D"}  # the job of the service itself finds nothing
     async with open_service(make_settings(database_url, tmp_path, audit=audit)) as service:
         alice = service.as_("user:alice")
         organization = await organization_with_old_events(service, alice)
@@ -157,14 +157,14 @@ async def test_what_was_changed_stays_and_is_logged_once(
 
 @pytest.fixture
 async def tidy(database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(make_settings(database_url, tmp_path, audit={"retention_days": 30})) as running:
+    async with open_service(make_settings(database_url, tmp_path, audit={"retention": "P30D"})) as running:
         yield running
 
 
 async def test_a_job_prunes_at_start_and_later(database_url: str, tmp_path: Path, tidy: Service) -> None:
     alice = tidy.as_("user:alice")
     organization = await organization_with_old_events(tidy, alice)
-    async with open_service(make_settings(database_url, tmp_path, audit={"retention_days": 30})):
+    async with open_service(make_settings(database_url, tmp_path, audit={"retention": "P30D"})):
         deadline = time.monotonic() + 20
         while "AUDIT_PRUNED" not in (found := await left(alice, organization)):
             assert time.monotonic() < deadline, found
