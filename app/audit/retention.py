@@ -9,6 +9,14 @@ from app.core.errors import InvalidError
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What an organization has chosen, in days. One that the service has not signed says nothing: then all events stay."""
+
+    days: int | None
+    is_signed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionRules:
     """What holds for every organization, in days. 0: no minimum, and kept for ever where the organization has not said otherwise."""
 
