@@ -160,11 +160,18 @@ class AuditSettings(Section):
     key: SecretStr = Field(default=SecretStr("development"), min_length=1)
     """Secret that the hash chain is made with. Set your own in production, keep it, and keep it away from the database."""
     previous_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(read_list)] = ()
-    """Comma-separated secrets that were the key before; what was sealed with them is verified with them."""
+    """Comma-separated secrets that were the key before, the oldest first; what was sealed with them is verified with them."""
     min_retention: Days = None
     """Events younger than this, such as P30D or 30d, cannot be pruned, by nobody; empty = all can."""
     retention: Days = None
     """Events older than this, such as P365D, are pruned every day where an organization has not chosen otherwise; empty = they are kept."""
+
+    @field_validator("previous_keys")
+    @classmethod
+    def _each_at_its_time(cls, value: tuple[SecretStr, ...], others: ValidationInfo) -> tuple[SecretStr, ...]:
+        if len({*value, others.data.get("key")}) <= len(value):
+            raise ValueError("each secret is the key once: name none twice, and not the key itself")
+        return value
 
     @field_validator("retention")
     @classmethod

@@ -357,6 +357,12 @@ def test_the_readme_has_every_name_that_changed() -> None:
     assert [old for old, new in RENAMED.items() if f"| `{old}` | `{new}` |" not in migration] == []
 
 
+@pytest.mark.parametrize("previous", ["older,development", "older,old,older"])
+def test_a_key_of_the_trail_has_one_place_in_time(previous: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_AUDIT__PREVIOUS_KEYS", previous)
+    assert fault() == "SAASBASE_AUDIT__PREVIOUS_KEYS: each secret is the key once: name none twice, and not the key itself"
+
+
 def test_keys_of_the_trail_are_a_list_that_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAASBASE_AUDIT__PREVIOUS_KEYS", f" {SECRET} , older,")
     settings = load_settings()

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, String, bindparam, cast, delete, or_, select
+from sqlalchemy import BindParameter, ColumnElement, String, bindparam, cast, delete, or_
 
 from app.audit.chain import ChainKeys
 from app.audit.pruning import Pruning
-from app.audit.retention import Choice
+from app.audit.retention import CHOICES, Choice
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
-from app.db.listing import Filter, Listing, as_pattern, equals, like, wire_columns
+from app.db.listing import Filter, Listing, as_pattern, equals, like
 from app.db.repository import Repository, equal_to
 from app.models import AuditEvent, AuditRetention
 from app.resources.audit_events.schemas import AuditEventListQuery, PruneQuery
@@ -83,8 +83,8 @@ class AuditRetentionRepository(Repository):
 
     async def read(self) -> Choice:
         """What the organization has chosen."""
-        row = (await self._session.execute(select(*wire_columns(AuditRetention)))).one_or_none()
-        return Choice(row.retention_days, self._keys.have_signed(AuditRetention, row)) if row is not None else Choice(None)
+        row = (await self._session.execute(CHOICES)).one_or_none()
+        return Choice.of_row(self._keys, row) if row is not None else Choice(None)
 
     async def write(self, organization_id: UUID, days: int | None) -> Choice:
         """Put this choice in the place of another, as the first that the transaction does; returns the one before.

@@ -10,14 +10,13 @@ from sqlalchemy import exists, select
 from app.audit.chain import ChainKeys
 from app.audit.findings import BrokenChainError
 from app.audit.pruning import Pruning
-from app.audit.retention import RetentionRules
+from app.audit.retention import CHOICES, Choice, RetentionRules
 from app.audit.trail import Subject
 from app.core.clock import now
 from app.core.events import AuditAction
 from app.core.identifiers import new_id
 from app.core.resources import ResourceRef, ResourceType
 from app.db.engine import Database
-from app.db.listing import wire_columns
 from app.models import AuditChain, AuditEvent, AuditRetention
 from app.unit_of_work import WorkContext, open_system_work
 
@@ -60,8 +59,8 @@ async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionR
 async def _read_choices(database: Database, keys: ChainKeys) -> tuple[dict[UUID, int], dict[UUID, str]]:
     """What each organization has chosen; and why nothing is pruned of those whose choice nobody has signed."""
     async with database.for_jobs.open_read() as connection:
-        rows = (await connection.execute(select(*wire_columns(AuditRetention)))).all()
-    chosen = {row.organization_id: row.retention_days for row in rows if keys.have_signed(AuditRetention, row)}
+        rows = (await connection.execute(CHOICES)).all()
+    chosen = {row.organization_id: row.retention_days for row in rows if Choice.of_row(keys, row).is_signed}
     reason = "what it has chosen as the retention of its events was not set by the service: all stay until its owners choose again"
     return chosen, {row.organization_id: reason for row in rows if row.organization_id not in chosen}
 

@@ -9,19 +9,22 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Table, delete, insert
+from sqlalchemy import Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.audit.chain import ChainKeys
+from app.audit.denials import DeniedAttempts
 from app.audit.retention import RetentionRules
+from app.authz.builtin import BuiltinPolicyEngine
 from app.core.clock import now
 from app.models import AuditRetention
 from app.resources.audit_events import retention
 from app.resources.audit_events.retention import prune_expired
+from app.unit_of_work import WorkContext
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.resources.audit_events.test_verify import sealed
 from tests.support.answers import events_of, pointers_of, read_problem, run_sql
-from tests.support.chains import KEYS, Chain
+from tests.support.chains import KEYS, Chain, open_chain
 from tests.support.database import behind
 
 RETENTIONS = cast("Table", AuditRetention.__table__)
@@ -158,6 +161,22 @@ async def test_a_choice_that_the_service_did_not_sign_prunes_nothing_and_is_logg
     assert told["details"] == {"before": 10, "after": None, "before_was_signed": False}
     assert await expire(service, RetentionRules(default_days=30), broken) == 6
     assert broken == set()
+
+
+async def test_a_choice_outlives_its_key_and_none_is_made_with_one_that_is_not_in_use_any_more(database_url: str) -> None:
+    async with open_chain(database_url) as chain:
+        context = WorkContext(chain.database, BuiltinPolicyEngine(), DeniedAttempts())
+        chosen = {"organization_id": chain.organization_id, "retention_days": 100}
+        await chain.tamper(insert(RETENTIONS).values(chain.keys.sign(AuditRetention, chosen)))
+        leaked, broken = await chain.rotate(), set[UUID]()
+        async with behind(chain.database) as connection:
+            kept = (await connection.execute(select(RETENTIONS))).mappings().one()
+        await chain.tamper(update(RETENTIONS).values(leaked.sign(AuditRetention, {**chosen, "retention_days": 1})))
+        assert (await prune_expired(context, chain.keys, RetentionRules(), broken), broken) == (0, {chain.organization_id})
+        await chain.tamper(update(RETENTIONS).values(dict(kept)))
+        assert (await prune_expired(context, chain.keys, RetentionRules(), broken), broken) == (20, set())
+        await chain.seal()
+        assert await chain.broken_at() is None
 
 
 @pytest.mark.parametrize("days", [0, -1000, 36501])
