@@ -49,11 +49,21 @@ def link(key: bytes, before: str, columns: Mapping[str, Any]) -> str:
 
 
 class ChainKeys:
-    """The key that signs, and those that have signed before; each is known by the beginning of its SHA-256."""
+    """The key that signs, and those that have signed before, the oldest first; each is known by the beginning of its SHA-256.
+
+    A key signs until the next one does. So what is signed with one says nothing of what came later: else who has learned a key that is
+    no longer in use could undo what is sealed since.
+    """
 
     def __init__(self, current: str, previous: Iterable[str] = ()) -> None:
-        self._keys = {_id_of(key.encode()): key.encode() for key in (*previous, current)}
+        in_order = [*(key for key in previous if key != current), current]
+        self._keys = {_id_of(key.encode()): key.encode() for key in in_order}
+        self._ranks = {key_id: rank for rank, key_id in enumerate(self._keys)}
         self.current_id = _id_of(current.encode())
+
+    def __getitem__(self, key_id: str) -> bytes:
+        """The key with that id, which is one of them."""
+        return self._keys[key_id]
 
     @property
     def current(self) -> bytes:
@@ -64,14 +74,24 @@ class ChainKeys:
         """The key with that id."""
         return self._keys.get(key_id) if key_id is not None else None
 
-    def sign(self, model: type[Base], values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of a row that says something about a chain, with those that sign it."""
-        return {**values, "key_id": self.current_id, "mac": _mac(self.current, model, values)}
+    def rank(self, key_id: str | None) -> int:
+        """Which in the order of time the key with that id is; -1 when there is none."""
+        return self._ranks.get(key_id, -1) if key_id is not None else -1
+
+    def sign(self, model: type[Base], values: Mapping[str, Any], key_id: str | None = None) -> dict[str, Any]:
+        """The values of a row that says something about a chain, with those that sign it, by the current key or the one with that id."""
+        key_id = key_id or self.current_id
+        return {**values, "key_id": key_id, "mac": _mac(self._keys[key_id], model, values)}
+
+    def rank_of(self, model: type[Base], row: Any) -> int:
+        """The rank of the key that has signed a row; -1 when none has, or it was changed since."""
+        key = self.find(row.key_id)
+        is_signed = key is not None and hmac.compare_digest(_mac(key, model, row._mapping).encode(), str(row.mac).encode())  # noqa: SLF001 - its public name
+        return self.rank(row.key_id) if is_signed else -1
 
     def have_signed(self, model: type[Base], row: Any) -> bool:
         """Whether one of the keys has signed a row, and nothing of it was changed since."""
-        key = self.find(row.key_id)
-        return key is not None and hmac.compare_digest(_mac(key, model, row._mapping).encode(), str(row.mac).encode())  # noqa: SLF001 - its public name
+        return self.rank_of(model, row) >= 0
 
 
 def _id_of(key: bytes) -> str:

@@ -15,9 +15,9 @@ from sqlalchemy.orm import aliased
 
 from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, first_head, link
 from app.audit.findings import BrokenChainError
+from app.audit.gaps import TELLS, TOLD, is_left_by_a_prune
 from app.core.clock import now
 from app.core.events import AuditAction
-from app.db.base import Base
 from app.db.listing import wire_columns
 from app.models import AuditChain, AuditEvent, AuditGap
 
@@ -32,6 +32,7 @@ _LINKED: Final = (
         *(type_coerce(getattr(AuditEvent, name), String).label(name) for name in HASHED),
         type_coerce(AuditEvent.hash, String).label("hash"),
         type_coerce(_before.hash, String).label("hash_before"),
+        _before.key_id.label("key_before"),
         AuditGap.last_hash.label("gap_hash_before"),
     )
     .outerjoin(_before, and_(_before.organization_id == AuditEvent.organization_id, _before.position == AuditEvent.position - 1))
@@ -62,6 +63,7 @@ class Pruning:
         self._keys = keys
         self._organization_id = organization_id
         self._event_id = event_id
+        self._head_key_id: str | None = None
 
     async def prune(self, *chosen: ColumnElement[bool]) -> int:
         """Remove every event that meets the conditions, sealed or not; returns how many.
@@ -111,7 +113,19 @@ class Pruning:
         return count
 
     async def _lock_head(self) -> Row[Any] | None:
-        return next(iter(await self._read_signed(AuditChain, select(*wire_columns(AuditChain)).with_for_update(), position=1)), None)
+        heads = await self._read(select(*wire_columns(AuditChain)).with_for_update(), position=1)
+        for head in heads:
+            if not self._keys.have_signed(AuditChain, head):
+                _refuse(head.position)
+            self._head_key_id = head.key_id
+            if head.key_id != self._keys.current_id:
+                await self._require_no_newer_key(head)
+        return next(iter(heads), None)
+
+    async def _require_no_newer_key(self, head: Row[Any]) -> None:
+        last = select(AuditEvent.key_id).where(AuditEvent.position <= head.position).order_by(AuditEvent.position.desc()).limit(1)
+        if self._keys.rank((await self._session.execute(last)).scalar_one_or_none()) > self._keys.rank(head.key_id):
+            _refuse(head.position)
 
     async def _begin_chain(self) -> None:
         """Begin a chain that has no head yet: without one to lock, a sealer would seal what goes meanwhile."""
@@ -129,7 +143,7 @@ class Pruning:
                 await asyncio.sleep(0)
             found = (row.hash_before, row.gap_hash_before) if row.position > 1 else (first_hash(self._organization_id), None)
             key, before = self._keys.find(row.key_id), [hash_ for hash_ in found if hash_ is not None]
-            if key is None or len(before) != 1:
+            if key is None or len(before) != 1 or self._keys.rank(row.key_id) < self._keys.rank(row.key_before):
                 _refuse(row.position)
             expected = link(key, before[0], dict(zip(HASHED, row, strict=False)))
             if not hmac.compare_digest(expected.encode(), str(row.hash).encode()):
@@ -142,22 +156,26 @@ class Pruning:
         overlapping = (await self._session.execute(select(AuditGap.first_position).where(here).limit(1))).scalar_one_or_none()
         if overlapping is not None:  # it says that they are gone already
             _refuse(overlapping)
-        beside = select(*wire_columns(AuditGap)).where(or_(AuditGap.last_position.in_(ends), AuditGap.first_position.in_(starts)))
-        gaps = await self._read_signed(AuditGap, beside, position=runs[0].first)
+        beside = select(*wire_columns(AuditGap), *TOLD).select_from(AuditGap).outerjoin(AuditEvent, TELLS)
+        beside = beside.where(or_(AuditGap.last_position.in_(ends), AuditGap.first_position.in_(starts)))
+        gaps = await self._read(beside, position=runs[0].first)
+        for gap in gaps:
+            is_own = gap.prune_event_id == self._event_id and self._keys.have_signed(
+                AuditGap, gap
+            )  # what tells of it comes with the commit
+            if not is_own and not is_left_by_a_prune(self._keys, gap, self._head_key_id):
+                _refuse(gap.first_position)
         merged = _merge(runs, gaps)
         if gaps:
             await self._session.execute(delete(AuditGap).where(AuditGap.first_position.in_([gap.first_position for gap in gaps])))
         await self._session.execute(insert(AuditGap), [self._row(run) for run in merged])
 
-    async def _read_signed(self, model: type[Base], statement: Select[Any], position: int) -> Sequence[Row[Any]]:
-        """Rows of a table beside the trail, each signed. On SQLite anything may have been put in their columns."""
+    async def _read(self, statement: Select[Any], position: int) -> Sequence[Row[Any]]:
+        """Rows of a table beside the trail. On SQLite anything may have been put in their columns."""
         try:
             rows: Sequence[Row[Any]] = (await self._session.execute(statement)).all()
         except (ValueError, TypeError):
             _refuse(position)
-        for row in rows:
-            if not self._keys.have_signed(model, row):
-                _refuse(row.position if model is AuditChain else row.first_position)
         return rows
 
     def _row(self, run: Run) -> dict[str, Any]:

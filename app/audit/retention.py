@@ -2,9 +2,39 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Final, Self
 
+from sqlalchemy import select
+
+from app.audit.chain import ChainKeys
 from app.core.clock import now
 from app.core.errors import InvalidError
+from app.db.listing import wire_columns
+from app.models import AuditChain, AuditRetention
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an organization has chosen, in days. One that the service has not signed says nothing: then all events stay.
+
+    Nor does one that was signed with a key that was not in use any more when the head of the chain was signed: whoever has learned it
+    could make one.
+    """
+
+    days: int | None
+    is_signed: bool = True
+
+    @classmethod
+    def of_row(cls, keys: ChainKeys, row: Any) -> Self:
+        """What a row of ``CHOICES`` says."""
+        return cls(row.retention_days, keys.rank_of(AuditRetention, row) >= max(keys.rank(row.head_key_id), 0))
+
+
+CHOICES: Final = (
+    select(*wire_columns(AuditRetention), AuditChain.key_id.label("head_key_id"))
+    .select_from(AuditRetention)
+    .outerjoin(AuditChain, AuditChain.organization_id == AuditRetention.organization_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +43,11 @@ class RetentionRules:
 
     minimum_days: int = 0
     default_days: int = 0
+
+    @classmethod
+    def of(cls, minimum: timedelta | None, default: timedelta | None) -> Self:
+        """The same from durations of whole days, or none."""
+        return cls(*(kept.days if kept is not None else 0 for kept in (minimum, default)))
 
     def prunable_until(self, asked: datetime | None) -> datetime | None:
         """Up to when events may go; None when all may.

@@ -22,7 +22,7 @@ from app.core.clock import now
 from app.core.identifiers import new_id
 from app.db.engine import Database
 from app.db.functions import each_array, text_at
-from app.models import AuditChain, AuditCheckpoint, AuditEvent
+from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap, AuditRetention
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ CHECKPOINT_EVERY: Final = timedelta(hours=1)
 _EVENTS: Final = cast("Table", AuditEvent.__table__)
 _HEADS: Final = cast("Table", AuditChain.__table__)
 _CHECKPOINTS: Final = cast("Table", AuditCheckpoint.__table__)
+_GAPS: Final = cast("Table", AuditGap.__table__)
+_RETENTIONS: Final = cast("Table", AuditRetention.__table__)
 _WAITING: Final = select(_EVENTS.c.organization_id).where(_EVENTS.c.position.is_(None)).distinct()
 _UNSEALED: Final = (
     select(*raw_columns())
@@ -108,19 +110,48 @@ class Sealer:
             rows = (await connection.execute(_UNSEALED, {"organization_id": organization_id})).all()
             if not rows:
                 return 0
-            places = await self._place(rows, head.position, head.hash)
-            await self._write_places(connection, places)
+            key_id = await self._choose_key(connection, head)
+            places = await self._place(rows, head.position, head.hash, key_id)
+            await self._write_places(connection, places, key_id)
             _, position, hash_ = places[-1]
             moved = {"organization_id": organization_id, "position": position, "hash": hash_, "sealed_at": now()}
             statement = update(_HEADS).where(_HEADS.c.organization_id == organization_id)
-            await connection.execute(statement.values(self._keys.sign(AuditChain, moved)))
+            await connection.execute(statement.values(self._keys.sign(AuditChain, moved, key_id)))
         if not head.position:  # once in the life of an organization: a second line says that everything was removed
             _log.info("audit chain begins: organization %s", organization_id)
         return len(rows)
 
-    async def _write_places(self, connection: AsyncConnection, places: list[tuple[str, int, str]]) -> None:
+    async def _choose_key(self, connection: AsyncConnection, head: Row[Any]) -> str:
+        """The current key, unless an older one has signed a gap whose event is still to be sealed: they go together.
+
+        What the organization has chosen as its retention is signed anew with the first events of the current key: later an old one is
+        not believed.
+        """
+        current = self._keys.current_id
+        if head.key_id == current and head.position:
+            return current
+        of_it = (_EVENTS.c.organization_id == head.organization_id, _EVENTS.c.position.is_(None), _EVENTS.c.id == _GAPS.c.prune_event_id)
+        begun = select(_GAPS.c.key_id).distinct().where(_GAPS.c.organization_id == head.organization_id, *of_it)
+        oldest = self._keys.rank(head.key_id) if head.position else 0
+        signed_with: Sequence[str] = (await connection.execute(begun)).scalars().all()
+        older = [key_id for key_id in signed_with if oldest <= self._keys.rank(key_id) < self._keys.rank(current)]
+        if older:
+            return min(older, key=self._keys.rank)
+        await self._renew_retention(connection, head, oldest)
+        return current
+
+    async def _renew_retention(self, connection: AsyncConnection, head: Row[Any], oldest: int) -> None:
+        """Sign anew what the organization has chosen, unless a key has signed it that was older than the head's."""
+        kept = select(_RETENTIONS).where(_RETENTIONS.c.organization_id == head.organization_id)
+        retention = (await connection.execute(kept)).one_or_none()
+        if retention is not None and retention.key_id != self._keys.current_id and self._keys.rank_of(AuditRetention, retention) >= oldest:
+            values = {"organization_id": head.organization_id, "retention_days": retention.retention_days}
+            statement = update(_RETENTIONS).where(_RETENTIONS.c.organization_id == head.organization_id, _RETENTIONS.c.mac == retention.mac)
+            await connection.execute(statement.values(self._keys.sign(AuditRetention, values)))
+
+    async def _write_places(self, connection: AsyncConnection, places: list[tuple[str, int, str]], key_id: str) -> None:
         try:
-            written = await connection.execute(_seal_statement(), {"places": json.dumps(places), "signed_with": self._keys.current_id})
+            written = await connection.execute(_seal_statement(), {"places": json.dumps(places), "signed_with": key_id})
         except IntegrityError:
             raise BrokenChainError("an event stands where none was sealed yet") from None
         if written.rowcount != len(places):
@@ -135,7 +166,16 @@ class Sealer:
             head = (await connection.execute(of_it)).one()
         if not self._keys.have_signed(AuditChain, head):
             raise BrokenChainError(f"no key that is set has signed its head at position {head.position}")
+        if head.key_id != self._keys.current_id:
+            await self._require_no_newer_key(connection, head)
         return head
+
+    async def _require_no_newer_key(self, connection: AsyncConnection, head: Row[Any]) -> None:
+        """A head that was set back with an old key would hide what was cut off if it were signed anew."""
+        before = select(_EVENTS.c.key_id).where(_EVENTS.c.organization_id == head.organization_id, _EVENTS.c.position <= head.position)
+        last = (await connection.execute(before.order_by(_EVENTS.c.position.desc()).limit(1))).scalar_one_or_none()
+        if self._keys.rank(last) > self._keys.rank(head.key_id):
+            raise BrokenChainError(f"a key that was no longer in use has signed its head at position {head.position}")
 
     async def _begin_chain(self, connection: AsyncConnection, organization_id: UUID) -> bool:
         sealed = select(_EVENTS.c.id).where(_EVENTS.c.organization_id == organization_id, _EVENTS.c.position.is_not(None)).limit(1)
@@ -151,10 +191,9 @@ class Sealer:
             return False
         return True
 
-    async def _place(self, rows: Sequence[Row[Any]], position: int, before: str) -> list[tuple[str, int, str]]:
+    async def _place(self, rows: Sequence[Row[Any]], position: int, before: str, key_id: str) -> list[tuple[str, int, str]]:
         """Id, position and hash of each event, after the one at ``position``."""
-        key, key_id = self._keys.current, self._keys.current_id
-        places = []
+        key, places = self._keys[key_id], []
         for number, row in enumerate(rows, 1):
             before = link(key, before, dict(zip(HASHED, row, strict=True)) | {"position": position + number, "key_id": key_id})
             places.append((str(row.id), position + number, before))

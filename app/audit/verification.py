@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, link, raw_columns
 from app.audit.findings import Break, BreakKind, Place, SealedThrough, Verification
+from app.audit.gaps import TELLS, TOLD, is_left_by_a_prune
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database
+from app.db.listing import wire_columns
 from app.db.snapshot import open_snapshot
 from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap
 
@@ -44,7 +46,8 @@ class _Mark:
 
     place: Place
     kind: BreakKind
-    is_believed: bool = True
+    rank: int
+    """Of the key that has signed it; -1 = none has."""
 
 
 class _BrokenError(Exception):
@@ -66,6 +69,7 @@ class _Walk:
         self._head: Row[Any] | None = None
         self._marks: list[_Mark] = []
         self._checked = 0
+        self._rank = 0  # of the newest key that has sealed what is behind: what an older one says of later is not believed
         self.position = 0
         self.hash = first_hash(organization_id)
 
@@ -93,9 +97,11 @@ class _Walk:
     async def _start_behind(self, position: int) -> None:
         """Stand on a position, or on the end of the gap it lies in."""
         if position > 0:
-            at = select(_EVENTS.c.position, _EVENTS.c.hash).where(_EVENTS.c.position == position)
-            event = (await self._connection.execute(self._of_it(at, _EVENTS))).one_or_none()
-            if event is not None:
+            before = select(_EVENTS.c.position, _EVENTS.c.hash, _EVENTS.c.key_id).where(_EVENTS.c.position <= position)
+            last = before.order_by(_EVENTS.c.position.desc()).limit(1)
+            event = (await self._connection.execute(self._of_it(last, _EVENTS))).one_or_none()
+            self._rank = max(self._keys.rank(event.key_id), 0) if event is not None else 0
+            if event is not None and event.position == position:
                 self.position, self.hash = position, str(event.hash)
             else:
                 gaps = await self._read_gaps(position, position)
@@ -136,7 +142,7 @@ class _Walk:
         return gaps
 
     def _check_gap(self, gap: Row[Any]) -> None:
-        if not self._keys.have_signed(AuditGap, gap) or gap.last_position < gap.first_position:
+        if not is_left_by_a_prune(self._keys, gap, self._head.key_id if self._head is not None else None):
             self._break(BreakKind.GAP, gap.first_position)
 
     def _check_event(self, row: Row[Any]) -> None:
@@ -146,6 +152,10 @@ class _Walk:
         expected = link(key, self.hash, dict(zip(HASHED, row, strict=False)))
         if row.position != self.position + 1 or not hmac.compare_digest(expected.encode(), str(row.hash).encode()):
             self._break(BreakKind.ALTERED, row.position, row.id)
+        rank = self._keys.rank(row.key_id)
+        if rank < self._rank:
+            self._break(BreakKind.KEY, row.position, row.id)
+        self._rank = rank
         self._checked += 1
         self._move_to(row.position, row.hash)
 
@@ -158,13 +168,14 @@ class _Walk:
         while self._marks and self._marks[0].place.position <= position:
             mark = self._marks.pop(0)
             is_met = mark.place.position != position or hmac.compare_digest(mark.place.hash.encode(), self.hash.encode())
-            if not (mark.is_believed and is_met):
+            if mark.rank < self._rank or not is_met:
                 self._break(mark.kind, mark.place.position)
 
     async def _look_beyond(self) -> None:
         """At the end: whether it is the head, and nothing lies beyond it."""
-        if self._head is not None and not (self._keys.have_signed(AuditChain, self._head) and self._head.hash == self.hash):
-            self._break(BreakKind.HEAD, self._head.position)
+        head = self._head
+        if head is not None and not (self._keys.rank_of(AuditChain, head) >= self._rank and head.hash == self.hash):
+            self._break(BreakKind.HEAD, head.position)
         beyond = select(type_coerce(_EVENTS.c.id, String).label("id")).where(_EVENTS.c.position > self._end)
         event = (await self._connection.execute(self._of_it(beyond.order_by(_EVENTS.c.position).limit(1), _EVENTS))).one_or_none()
         if event is not None:
@@ -177,7 +188,8 @@ class _Walk:
             self._break(mark.kind, mark.place.position)
 
     async def _read_gaps(self, first: int, last: int) -> Sequence[Row[Any]]:
-        touching = select(_GAPS).where(_GAPS.c.last_position >= first, _GAPS.c.first_position <= last).order_by(_GAPS.c.first_position)
+        touching = select(*wire_columns(AuditGap), *TOLD).select_from(AuditGap).outerjoin(AuditEvent, TELLS)
+        touching = touching.where(_GAPS.c.last_position >= first, _GAPS.c.first_position <= last).order_by(_GAPS.c.first_position)
         return await self._read(touching, AuditGap, BreakKind.GAP)
 
     async def _read_marks(self, first: int, last: int | None) -> None:
@@ -186,11 +198,11 @@ class _Walk:
         if last is not None:
             within = within.where(_CHECKPOINTS.c.position <= last)
         for checkpoint in await self._read(within, AuditCheckpoint, BreakKind.CHECKPOINT):
-            place, is_signed = Place(checkpoint.position, checkpoint.hash), self._keys.have_signed(AuditCheckpoint, checkpoint)
-            self._marks.append(_Mark(place, BreakKind.CHECKPOINT, is_signed))
+            place, rank = Place(checkpoint.position, checkpoint.hash), self._keys.rank_of(AuditCheckpoint, checkpoint)
+            self._marks.append(_Mark(place, BreakKind.CHECKPOINT, rank))
         known = self._known
         if known is not None and known.position >= first and (last is None or known.position <= last):
-            self._marks.append(_Mark(known, BreakKind.KNOWN))
+            self._marks.append(_Mark(known, BreakKind.KNOWN, self._keys.rank(self._keys.current_id)))
         self._marks.sort(key=lambda mark: mark.place.position)
 
     async def _count_unsealed(self) -> int:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import is_dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -203,6 +204,8 @@ def _written(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, timedelta):
+        return f"P{value.days}D"
     if isinstance(value, tuple):
         return to_json(value).decode() if any(map(is_dataclass, value)) else ",".join(map(str, value))
     return str(value)

@@ -18,8 +18,8 @@ from app.db.tenancy import tenant_tables
 
 _log = logging.getLogger(__name__)
 
-# What proves that nobody touched the audit trail, the role of requests can only read.
-READ_ONLY: Final = frozenset({"audit_chains", "audit_gaps", "audit_checkpoints"})
+# What proves that nobody touched the audit trail, or says how much of it may go, the role of requests can only read.
+READ_ONLY: Final = frozenset({"audit_chains", "audit_gaps", "audit_checkpoints", "audit_retentions"})
 # Any fixed number: processes that make the roles of one database take turns on it.
 _ADVISORY_LOCK: Final = 7_230_519_684_112_346
 _RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, String, Uuid
+from sqlalchemy import BigInteger, CheckConstraint, Index, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, TenantOwned, Timestamp
@@ -55,9 +55,13 @@ class AuditCheckpoint(TenantOwned, Base):
 
 
 class AuditRetention(TenantOwned, Base):
-    """For how many days an organization keeps its events; without a row it is the service's setting. It outlives the organization."""
+    """For how many days an organization keeps its events, signed; without a row as the service is set. It outlives the organization."""
 
     __tablename__ = "audit_retentions"
 
     organization_id: Mapped[UUID] = mapped_column(Uuid(), primary_key=True)
     retention_days: Mapped[int]
+    key_id: Mapped[str] = mapped_column(String(MAX_KEY_ID))
+    mac: Mapped[str] = mapped_column(String(MAX_HASH))
+
+    __table_args__ = (CheckConstraint("retention_days BETWEEN 1 AND 36500", name="in_range"),)

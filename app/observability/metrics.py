@@ -100,7 +100,7 @@ SEAL_LAG: Final = Gauge(
 )
 CHAINS_BROKEN: Final = Gauge(
     "saasbase_audit_chains_broken",
-    "Audit chains that were found broken where events wait to be sealed or pruned, and wait on.",
+    "Audit chains that were found broken, or a retention that was forged, where events wait to be sealed or pruned, and wait on.",
     multiprocess_mode="livemax",  # each worker finds them by itself
     registry=_registry,
 )

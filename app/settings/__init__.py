@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -32,6 +32,7 @@ from app.settings.sections import (
 
 __all__ = [
     "PREFIX",
+    "RENAMED",
     "AuthorizationEngine",
     "AuthorizationFallback",
     "Environment",
@@ -46,6 +47,13 @@ __all__ = [
 
 PREFIX = "SAASBASE_"
 MIN_SECRET = 16
+# What SaaSBase 0.1.1 called otherwise: whoever starts with its environment is told what to write.
+RENAMED: Final = {
+    "SAASBASE_OPENFGA__API_URL": "SAASBASE_AUTHZ__OPENFGA__URL",
+    "SAASBASE_OPENFGA__STORE_ID": "SAASBASE_AUTHZ__OPENFGA__STORE_ID",
+    "SAASBASE_OPENFGA__AUTHORIZATION_MODEL_ID": "SAASBASE_AUTHZ__OPENFGA__MODEL_ID",
+    "SAASBASE_OPENFGA__BEARER_TOKEN": "SAASBASE_AUTHZ__OPENFGA__TOKEN",
+}
 
 
 class SettingsError(Exception):
@@ -127,7 +135,7 @@ def load_settings(**given: Any) -> Settings:
     except UnicodeDecodeError:
         raise SettingsError(".env: is not UTF-8") from None
     written = {name.upper() for name in (*os.environ, *in_file) if name.upper().startswith(PREFIX)}
-    lines = [f"{name}: there is no such setting" for name in sorted(written - {*setting_names()})]
+    lines = [_unknown_line(name) for name in sorted(written - {*setting_names()})]
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -170,8 +178,9 @@ def _fault_lines(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         path = "__".join(str(part) for part in fault["loc"]).upper()
         name = path if path.startswith(PREFIX) else PREFIX + path
-        yield f"{name}: " + (
-            "there is no such setting"
-            if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}
-            else fault["msg"].removeprefix("Value error, ")
-        )
+        is_unknown = fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}
+        yield _unknown_line(name) if is_unknown else f"{name}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _unknown_line(name: str) -> str:
+    return f"{name}: there is no such setting" + (f"; it is called {RENAMED[name]}" if name in RENAMED else "")

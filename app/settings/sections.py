@@ -1,5 +1,6 @@
 """The groups of settings."""
 
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from pydantic_settings import NoDecode
 
 from app.core.issuers import Issuer, SigningAlgorithm
 from app.settings.values import (
+    Days,
     Networks,
     OptionalSecret,
     Origins,
@@ -31,7 +33,6 @@ from app.settings.values import (
 
 MAX_SECONDS = 366 * 86400
 MAX_WAIT = 3600
-MAX_DAYS = 36500
 MAX_S3_PARTS = 10_000
 
 
@@ -159,17 +160,25 @@ class AuditSettings(Section):
     key: SecretStr = Field(default=SecretStr("development"), min_length=1)
     """Secret that the hash chain is made with. Set your own in production, keep it, and keep it away from the database."""
     previous_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(read_list)] = ()
-    """Comma-separated secrets that were the key before; what was sealed with them is verified with them."""
-    min_retention_days: int = Field(default=0, ge=0, le=MAX_DAYS)
-    """Events younger than this cannot be pruned, by nobody; 0 = all can."""
-    retention_days: int = Field(default=0, ge=0, le=MAX_DAYS)
-    """Events older than this are pruned every day where the organization has not chosen otherwise; 0 = they are kept for ever."""
+    """Comma-separated secrets that were the key before, the oldest first; what was sealed with them is verified with them."""
+    min_retention: Days = None
+    """Events younger than this, such as P30D or 30d, cannot be pruned, by nobody; empty = all can."""
+    retention: Days = None
+    """Events older than this, such as P365D, are pruned every day where an organization has not chosen otherwise; empty = they are kept."""
 
-    @field_validator("retention_days")
+    @field_validator("previous_keys")
     @classmethod
-    def _not_below_the_minimum(cls, value: int, info: ValidationInfo) -> int:
-        if 0 < value < info.data.get("min_retention_days", 0):
-            raise ValueError("must not be less than SAASBASE_AUDIT__MIN_RETENTION_DAYS")
+    def _each_at_its_time(cls, value: tuple[SecretStr, ...], others: ValidationInfo) -> tuple[SecretStr, ...]:
+        if len({*value, others.data.get("key")}) <= len(value):
+            raise ValueError("each secret is the key once: name none twice, and not the key itself")
+        return value
+
+    @field_validator("retention")
+    @classmethod
+    def _not_below_the_minimum(cls, value: timedelta | None, others: ValidationInfo) -> timedelta | None:
+        minimum = others.data.get("min_retention")
+        if value is not None and minimum is not None and value < minimum:
+            raise ValueError("must not be less than SAASBASE_AUDIT__MIN_RETENTION")
         return value
 
 

@@ -2,13 +2,17 @@
 
 import json
 import re
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_settings import NoDecode
 
@@ -16,6 +20,9 @@ from app.core.actors import Actor, InvalidActorError
 from app.core.addresses import plain_network
 from app.core.issuers import Issuer, require_distinct
 
+MAX_DAYS: Final = 36500
+
+_DAY: Final = timedelta(days=1)
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
@@ -57,6 +64,19 @@ def read_prefix(value: str) -> str:
     return f"{path}/" if path else ""
 
 
+def read_days(value: Any, read: ValidatorFunctionWrapHandler) -> timedelta | None:
+    """A duration of whole days, as ISO 8601 or people write it; nothing means none. A bare number would say no unit."""
+    if value is None or value == "":
+        return None
+    try:
+        duration = read(value)
+    except ValidationError:
+        duration = timedelta()
+    if duration % _DAY or not _DAY <= duration <= MAX_DAYS * _DAY:
+        raise ValueError(f"must be whole days from 1 to {MAX_DAYS}, written as P30D or 30d")
+    return duration  # type: ignore[no-any-return] # of the annotated type
+
+
 def read_actor(value: str) -> str:
     """The written form of an actor, or nothing."""
     if value.strip():
@@ -89,5 +109,6 @@ def require_distinct_issuers(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
 
 
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_list), AfterValidator(read_origins)]
+Days = Annotated[timedelta | None, WrapValidator(read_days)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(lambda v: read_networks(read_list(v)))]

@@ -113,7 +113,7 @@ ALLOWED = {
     },
     "use_jobs_role": {
         "app/unit_of_work.py": "defines it",
-        "app/resources/audit_events/repository.py": "the role of requests removes no events",
+        "app/resources/audit_events/repository.py": "the role of requests removes no events, nor says how long they stay",
         "app/resources/audit_events/retention.py": "removes events",
     },
     "confine": {

@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete, insert, text, update
 
 from app.audit import pruning
-from app.audit.chain import first_head
+from app.audit.chain import ChainKeys, first_head
 from app.audit.findings import BrokenChainError, Place
 from app.audit.sealer import Sealer
-from app.models import AuditChain, AuditEvent
+from app.models import AuditChain, AuditEvent, AuditGap
 from tests.support.chains import EVENTS, GAPS, HEADS, Chain, open_chain
 from tests.support.database import behind
 from tests.support.rows import BEGINNING
@@ -148,6 +149,39 @@ async def test_a_chain_is_pruned_with_a_new_key(chain: Chain) -> None:
     assert await chain.broken_at() == (5, "gap"), "without the new key nobody can tell who made it"
 
 
+async def test_gaps_of_every_key_verify_after_the_key_was_changed(chain: Chain) -> None:
+    await chain.prune(AT.in_([3, 7]))
+    await chain.rotate()
+    assert await chain.gaps() == [(3, 3), (7, 7)]
+    await chain.prune(AT.in_([4, 10, 25]))
+    assert await chain.gaps() == [(3, 4), (7, 7), (10, 10), (25, 25)]
+    assert await chain.broken_at() is None
+    assert all([(await chain.verify(position)).ok for position in range(1, 36)]), "from wherever it begins"
+
+
+async def test_a_prune_that_was_not_sealed_when_the_key_was_changed_verifies(chain: Chain) -> None:
+    await chain.prune(AT == 5, is_sealed=False)
+    old, chain.keys = chain.keys, ChainKeys("new", ["development"])
+    assert await chain.broken_at() is None
+    assert await chain.seal() == 1
+    await chain.add(2)
+    assert await chain.seal() == 2
+    assert [row["key_id"] for row in (await chain.rows())[-3:]] == [old.current_id, *[chain.keys.current_id] * 2]
+    assert await chain.broken_at() is None
+
+
+async def test_a_prune_does_not_make_true_what_an_old_key_has_signed(chain: Chain) -> None:
+    leaked = await chain.rotate()
+    thirtieth = (await chain.rows())[29]
+    place = {"organization_id": chain.organization_id, "first_position": 25, "last_position": 25, "prune_event_id": uuid4()}
+    gap = leaked.sign(AuditGap, {**place, "last_hash": (await chain.rows())[24]["hash"]})
+    await chain.tamper(delete(EVENTS).where(AT == 25), insert(GAPS).values(gap))
+    assert "position 25" in await refuse(chain, AT == 26)
+    head = {"organization_id": chain.organization_id, "position": 30, "hash": thirtieth["hash"], "sealed_at": BEGINNING}
+    await chain.tamper(update(HEADS).values(leaked.sign(AuditChain, head)))
+    assert "position 30" in await refuse(chain, AT == 8)
+
+
 async def test_what_is_known_of_a_pruned_position_is_compared_only_at_the_end_of_its_gap(chain: Chain) -> None:
     hashes = [row["hash"] for row in await chain.rows()]
     await chain.prune(AT.between(5, 8))
@@ -229,7 +263,7 @@ async def test_what_tells_of_a_prune_cannot_be_made_into_something_that_is_prune
     await chain.prune(AT.between(5, 8))
     await chain.tamper(update(EVENTS).where(EVENTS.c.position == 21).values(action="PROJECT_UPDATED"))
     await refuse(chain, AT >= 20)
-    assert await chain.broken_at() == (21, "altered")
+    assert (await chain.broken_at(), await chain.broken_at(from_position=10)) == ((5, "gap"), (21, "altered"))
 
 
 async def test_an_event_that_came_back_cannot_be_pruned_again(chain: Chain) -> None:

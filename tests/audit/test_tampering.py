@@ -3,14 +3,14 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete, insert, update
 
 from app.audit.chain import ChainKeys, first_hash
 from app.audit.findings import Place
-from app.models import AuditChain, AuditGap
+from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap
 from tests.support.chains import CHECKPOINTS, EVENTS, GAPS, HEADS, Chain, open_chain
 from tests.support.rows import BEGINNING
 
@@ -145,6 +145,70 @@ async def begin_anew(chain: Chain) -> None:
     await chain.tamper(delete(EVENTS), delete(HEADS), insert(HEADS).values(chain.keys.sign(AuditChain, head)))
 
 
+async def cover_with_a_gap(chain: Chain, position: int, keys: ChainKeys, told_by: UUID) -> None:
+    gap = {**gap_of(chain, next(row["hash"] for row in await chain.rows() if row["position"] == position), position, position)}
+    signed = keys.sign(AuditGap, {**gap, "prune_event_id": told_by})
+    await chain.tamper(delete(EVENTS).where(EVENTS.c.position == position), insert(GAPS).values(signed))
+
+
+async def make_a_gap_that_nothing_tells_of(chain: Chain) -> None:
+    await cover_with_a_gap(chain, 5, chain.keys, uuid4())
+
+
+async def let_something_else_tell_of_a_gap(chain: Chain) -> None:
+    await cover_with_a_gap(chain, 5, chain.keys, (await chain.rows())[8]["id"])
+
+
+async def cover_with_an_old_key(chain: Chain) -> None:
+    await cover_with_a_gap(chain, 15, await chain.rotate(), uuid4())
+
+
+async def cover_with_an_old_key_and_a_later_prune(chain: Chain) -> None:
+    leaked = await chain.rotate()
+    assert await chain.prune(AuditEvent.position == 12) == 1
+    await cover_with_a_gap(chain, 15, leaked, (await chain.rows())[-1]["id"])
+
+
+async def cover_with_an_old_key_and_an_earlier_prune(chain: Chain) -> None:
+    assert await chain.prune(AuditEvent.position == 3) == 1
+    told_by = (await chain.rows())[-1]["id"]
+    await cover_with_a_gap(chain, 15, await chain.rotate(), told_by)
+
+
+async def cover_the_first_of_a_new_key(chain: Chain) -> None:
+    """Every event that is left before it was sealed with the old one."""
+    leaked = await chain.rotate()
+    told = {**chain.event(0), "action": "AUDIT_PRUNED"}
+    await cover_with_a_gap(chain, 11, leaked, told["id"])
+    await chain.tamper(insert(EVENTS).values(told))
+    assert await chain.broken_at() == (11, "gap"), "before what shall tell of it is sealed"
+    await chain.seal()
+
+
+async def rewrite_the_end_with_an_old_key(chain: Chain) -> None:
+    leaked = await chain.rotate()
+    fourteenth = (await chain.rows())[13]
+    head = {"organization_id": chain.organization_id, "position": 14, "hash": fourteenth["hash"], "sealed_at": BEGINNING}
+    unseal = update(EVENTS).where(EVENTS.c.position > 14).values(position=None, hash=None, key_id=None, actor_id="mallory")
+    await chain.tamper(unseal, update(HEADS).values(leaked.sign(AuditChain, head)))
+    assert await Chain(chain.database, chain.organization_id, leaked).seal() == 6
+
+
+async def set_back_with_an_old_key(chain: Chain) -> None:
+    leaked = await chain.rotate()
+    fifteenth = (await chain.rows())[14]
+    head = {"organization_id": chain.organization_id, "position": 15, "hash": fifteenth["hash"], "sealed_at": BEGINNING}
+    await chain.tamper(delete(EVENTS).where(EVENTS.c.position > 15), update(HEADS).values(leaked.sign(AuditChain, head)))
+    await chain.add(1)
+    assert await chain.seal() == 0, "signed anew it would pass"
+
+
+async def check_with_an_old_key(chain: Chain) -> None:
+    leaked = await chain.rotate()
+    place = {"id": uuid4(), "organization_id": chain.organization_id, "position": 20, "hash": (await chain.rows())[19]["hash"]}
+    await chain.tamper(insert(CHECKPOINTS).values(leaked.sign(AuditCheckpoint, {**place, "created_at": BEGINNING})))
+
+
 MANIPULATIONS: dict[str, tuple[Callable[[Chain], Awaitable[None]], tuple[int, str]]] = {
     "delete the first": (lambda chain: chain.tamper(delete(EVENTS).where(EVENTS.c.position == 1)), (1, "missing")),
     "delete one in the middle": (lambda chain: chain.tamper(delete(EVENTS).where(EVENTS.c.position == 5)), (5, "missing")),
@@ -165,6 +229,15 @@ MANIPULATIONS: dict[str, tuple[Callable[[Chain], Awaitable[None]], tuple[int, st
     "borrow a gap": (borrow_a_gap, (5, "gap")),
     "replace everything": (replace_everything, (1, "key")),
     "begin anew": (begin_anew, (10, "checkpoint")),
+    "make a gap that nothing tells of": (make_a_gap_that_nothing_tells_of, (5, "gap")),
+    "let something else tell of a gap": (let_something_else_tell_of_a_gap, (5, "gap")),
+    "cover with an old key": (cover_with_an_old_key, (15, "gap")),
+    "cover with an old key and a later prune": (cover_with_an_old_key_and_a_later_prune, (15, "gap")),
+    "cover with an old key and an earlier prune": (cover_with_an_old_key_and_an_earlier_prune, (15, "gap")),
+    "cover the first of a new key": (cover_the_first_of_a_new_key, (11, "gap")),
+    "rewrite the end with an old key": (rewrite_the_end_with_an_old_key, (15, "key")),
+    "set the head back with an old key": (set_back_with_an_old_key, (15, "head")),
+    "make a checkpoint with an old key": (check_with_an_old_key, (20, "checkpoint")),
 }
 
 

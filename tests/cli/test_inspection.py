@@ -167,9 +167,11 @@ def test_a_password_in_the_url_of_an_issuer_is_not_shown(tmp_path: Path) -> None
 
 def test_what_is_shown_can_be_set_again(tmp_path: Path) -> None:
     issuer = {"issuer": "https://login.example", "audience": ["api"], "jwks_url": "https://login.example/keys"}
-    first = run_saasbase(tmp_path, "config", "check", SAASBASE_JWT__ISSUERS=json.dumps([issuer]), SAASBASE_WEB__BASE_PATH="/v1")
+    chosen = {"SAASBASE_WEB__BASE_PATH": "/v1", "SAASBASE_AUDIT__RETENTION": "28d"}
+    first = run_saasbase(tmp_path, "config", "check", SAASBASE_JWT__ISSUERS=json.dumps([issuer]), **chosen)
     assert first.status == 0, first
     given = dict(line.split("=", 1) for line in first.out.splitlines() if "PEPPER" not in line)
+    assert given["SAASBASE_AUDIT__RETENTION"] == "P28D"
     assert run_saasbase(tmp_path, "config", "check", **given) == first
 
 

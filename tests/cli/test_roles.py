@@ -127,7 +127,7 @@ async def test_the_roles_have_the_rights_they_need_and_no_more(owner_url: str) -
                 held.setdefault(table, set()).add(right)
     tables = {**dict.fromkeys(Base.metadata.tables, CHANGING), "installation": {"SELECT"}, "alembic_version": {"SELECT"}}
     assert rights[JOBS] == tables
-    proofs = {table: {"SELECT"} for table in ("audit_chains", "audit_gaps", "audit_checkpoints")}
+    proofs = {table: {"SELECT"} for table in ("audit_chains", "audit_gaps", "audit_checkpoints", "audit_retentions")}
     assert rights[APP] == {**tables, "audit_events": {"SELECT", "INSERT"}, **proofs}
 
 
@@ -137,6 +137,7 @@ async def test_the_command_mends_rights_and_policies(owner_url: str, database_ur
         for statement in (
             f"GRANT UPDATE, DELETE, TRUNCATE ON audit_events TO {APP}",
             f"GRANT INSERT, UPDATE, DELETE, TRUNCATE ON audit_gaps TO {APP}",
+            f"GRANT INSERT, UPDATE, DELETE, TRUNCATE ON audit_retentions TO {APP}",
             f"REVOKE INSERT ON projects FROM {APP}",
             f"REVOKE INSERT ON rate_buckets FROM {APP}",
             f"REVOKE SELECT ON installation FROM {JOBS}",

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -242,6 +243,26 @@ async def test_executions_keep_their_rows_when_their_foreign_keys_change(empty_u
             await migrate(database)
             assert await ask(database, differences(Base.metadata)) == []
             assert await ask(database, content) == before
+
+
+async def test_a_retention_from_before_it_was_signed_stays_unsigned_unless_nobody_could_have_chosen_it(empty_url: str) -> None:
+    kept = "SELECT retention_days, key_id, mac FROM audit_retentions"
+
+    def fill(connection: Connection) -> None:
+        command.downgrade(alembic_config(connection), "0013")
+        for days in (-1000, 0, 1, 36500, 36501):
+            row = Table("audit_retentions", MetaData(), autoload_with=connection).insert()
+            connection.execute(
+                row, {"organization_id": uuid4() if connection.dialect.name != "sqlite" else uuid4().hex, "retention_days": days}
+            )
+
+    async with opened(empty_url) as database:
+        await migrate(database)
+        await change(database, fill)
+        await migrate(database)
+        assert await ask(database, differences(Base.metadata)) == []
+        rows = await ask(database, lambda connection: connection.exec_driver_sql(kept).all())
+        assert sorted(map(tuple, rows)) == [(1, "", ""), (36500, "", "")]
 
 
 def test_the_version_of_this_release_is_that_of_the_last_script() -> None:

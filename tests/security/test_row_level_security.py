@@ -270,7 +270,7 @@ async def test_the_role_of_requests_adds_audit_events_and_never_changes_one(worl
         with pytest.raises(DBAPIError, match="permission denied for table audit_events"):
             async with world.confined(Tenants.exactly(world.ours.ref.id)) as connection:
                 await connection.execute(statement)
-    for name in ("audit_chains", "audit_gaps", "audit_checkpoints"):
+    for name in ("audit_chains", "audit_gaps", "audit_checkpoints", "audit_retentions"):
         table = Base.metadata.tables[name]
         row = {**next(values for model, values in world.rows if model.__tablename__ == name), "key_id": "other"}
         for change in (update(table).values(key_id="other"), delete(table), insert(table).values(row)):

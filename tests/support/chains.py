@@ -69,8 +69,8 @@ class Chain:
     async def write_checkpoints(self) -> int:
         return await Sealer(self.database, self.keys).write_checkpoints()
 
-    async def prune(self, *chosen: ColumnElement[bool], at_most: int | None = None) -> int:
-        """What the service does, with the event that tells of it; that one is sealed, too."""
+    async def prune(self, *chosen: ColumnElement[bool], at_most: int | None = None, is_sealed: bool = True) -> int:
+        """What the service does, with the event that tells of it; that one is sealed, too, unless it shall wait."""
         context = WorkContext(self.database, BuiltinPolicyEngine(), DeniedAttempts())
         async with open_system_work(context, "a test", self.organization_id) as work:
             work.use_jobs_role()
@@ -79,8 +79,17 @@ class Chain:
             count = await (pruning.prune(*chosen) if at_most is None else pruning.prune_oldest(at_most, *chosen))
             subject = Subject(ResourceRef(ResourceType.ORGANIZATION, self.organization_id), self.organization_id)
             work.record_told(AuditAction.AUDIT_PRUNED, subject, {"pruned": count}, event_id=event_id)
-        await self.seal()
+        if is_sealed:
+            await self.seal()
         return count
+
+    async def rotate(self, count: int = 10) -> ChainKeys:
+        """Seal that many events more with a new key; returns what somebody has who has learned the old one."""
+        leaked, self.keys = self.keys, ChainKeys("new", ["development"])
+        await self.add(count)
+        assert await self.seal() == count
+        assert await self.broken_at() is None
+        return leaked
 
     async def gaps(self) -> list[tuple[int, int]]:
         """First and last position of each."""

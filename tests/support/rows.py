@@ -192,7 +192,7 @@ def chain(tenant: Place) -> Rows:
         (AuditChain, {**of_it, "position": 1, "hash": "0" * 64, "sealed_at": BEGINNING, **signature}),
         (AuditGap, {**of_it, "first_position": 1, "last_position": 1, "last_hash": "0" * 64, "prune_event_id": uuid4(), **signature}),
         (AuditCheckpoint, {**of_it, "id": uuid4(), "position": 1, "hash": "0" * 64, "created_at": BEGINNING, **signature}),
-        (AuditRetention, {**of_it, "retention_days": 36500}),
+        (AuditRetention, {**of_it, "retention_days": 36500, **signature}),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from enum import Enum
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from app.settings import PREFIX, Section, Settings, SettingsError, load_settings, setting_names
+from app.audit.retention import RetentionRules
+from app.settings import PREFIX, RENAMED, Section, Settings, SettingsError, load_settings, setting_names
 from tests.support.application import ROOT
 
 EXAMPLE = ROOT / ".env.example"
@@ -30,6 +32,7 @@ KEPT = {
     "SAASBASE_WEB__BASE_PATH": "/v1",
     "SAASBASE_ACTOR__HEADER": "X-Actor",
     "SAASBASE_ACTOR__ANONYMOUS": "user:nobody",
+    "SAASBASE_AUDIT__RETENTION": "P30D",
 }
 BAD = {
     "SAASBASE_DATABASE__POOL_SIZE": ["0", SECRET, "2.5", ""],
@@ -48,8 +51,8 @@ BAD = {
     "SAASBASE_ACTOR__TRUSTED_PROXIES": [SECRET, "10.0.0.0/33", "127.0.0.1/32;10.0.0.1"],
     "SAASBASE_ACTOR__ANONYMOUS": [f"robot:{SECRET}", "user:", "service:a\x01b"],
     "SAASBASE_AUDIT__KEY": [""],
-    "SAASBASE_AUDIT__MIN_RETENTION_DAYS": ["-1", "36501", SECRET],
-    "SAASBASE_AUDIT__RETENTION_DAYS": ["-1", "0.5", "36501"],
+    "SAASBASE_AUDIT__MIN_RETENTION": ["30", "-P1D", "P36501D", SECRET],
+    "SAASBASE_AUDIT__RETENTION": ["30", "0d", "P0.5D", "PT36H", "36501d", "P99999999999D", "d"],
     "SAASBASE_ORGANIZATIONS__CREATION": [SECRET, "AUTHENTICATED"],
     "SAASBASE_WEB__ENABLED": ["perhaps"],
     "SAASBASE_WEB__BASE_PATH": ["/a b", "/{tenant}", "/api?x=1"],
@@ -130,6 +133,7 @@ def test_the_names_of_the_reference_are_kept(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.web.base_path == "/v1"
     assert settings.actor.header == "X-Actor"
     assert settings.actor.anonymous == "user:nobody"
+    assert settings.audit.retention == timedelta(days=30)
 
 
 @pytest.mark.parametrize(("given", "path"), [("/api/", "/api"), ("api", "/api"), ("", ""), ("/", ""), ("/a/b", "/a/b")])
@@ -311,14 +315,52 @@ def test_the_example_file_is_read_as_the_defaults(dotenv: Path) -> None:
     assert load_settings() == Settings()
 
 
+@pytest.mark.parametrize(
+    ("given", "days"), [("", None), ("P30D", 30), ("30d", 30), ("30 days", 30), ("P2W", 14), ("PT24H", 1), ("P1Y", 365), ("36500d", 36500)]
+)
+def test_for_how_long_events_are_kept_is_a_duration(given: str, days: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_AUDIT__MIN_RETENTION", given)
+    monkeypatch.setenv("SAASBASE_AUDIT__RETENTION", given)
+    audit = load_settings().audit
+    assert audit.min_retention == audit.retention == (timedelta(days=days) if days is not None else None)
+    assert RetentionRules.of(audit.min_retention, audit.retention) == RetentionRules(days or 0, days or 0)
+
+
+@pytest.mark.parametrize("given", ["30", "1.5d", "P30", "PT36H", "0d"])
+def test_a_duration_that_is_no_whole_days_is_told_how_it_is_written(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_AUDIT__RETENTION", given)
+    assert fault() == "SAASBASE_AUDIT__RETENTION: must be whole days from 1 to 36500, written as P30D or 30d"
+
+
 def test_events_cannot_be_kept_shorter_than_the_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAASBASE_AUDIT__MIN_RETENTION_DAYS", "30")
-    for given, is_allowed in (("0", True), ("30", True), ("29", False)):
-        monkeypatch.setenv("SAASBASE_AUDIT__RETENTION_DAYS", given)
-        if is_allowed:
-            assert load_settings().audit.retention_days == int(given)
-        else:
-            assert fault() == "SAASBASE_AUDIT__RETENTION_DAYS: must not be less than SAASBASE_AUDIT__MIN_RETENTION_DAYS"
+    monkeypatch.setenv("SAASBASE_AUDIT__MIN_RETENTION", "P30D")
+    for given in ("", "30d"):
+        monkeypatch.setenv("SAASBASE_AUDIT__RETENTION", given)
+        load_settings()
+    monkeypatch.setenv("SAASBASE_AUDIT__RETENTION", "29d")
+    assert fault() == "SAASBASE_AUDIT__RETENTION: must not be less than SAASBASE_AUDIT__MIN_RETENTION"
+
+
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_a_name_of_the_reference_that_changed_is_told_the_new_one(place: str, dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if place == "environment":
+        for name in RENAMED:
+            monkeypatch.setenv(name, SECRET)
+    else:
+        dotenv.write_text("".join(f"{name}={SECRET}\n" for name in RENAMED))
+    assert sorted(fault().splitlines()) == sorted(f"{old}: there is no such setting; it is called {new}" for old, new in RENAMED.items())
+    assert set(RENAMED.values()) <= set(setting_names())
+
+
+def test_the_readme_has_every_name_that_changed() -> None:
+    migration = (ROOT / "README.md").read_text().partition("## Coming from SaaSBase 0.1.1")[2]
+    assert [old for old, new in RENAMED.items() if f"| `{old}` | `{new}` |" not in migration] == []
+
+
+@pytest.mark.parametrize("previous", ["older,development", "older,old,older"])
+def test_a_key_of_the_trail_has_one_place_in_time(previous: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAASBASE_AUDIT__PREVIOUS_KEYS", previous)
+    assert fault() == "SAASBASE_AUDIT__PREVIOUS_KEYS: each secret is the key once: name none twice, and not the key itself"
 
 
 def test_keys_of_the_trail_are_a_list_that_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any, Final
 
+from app.audit.changes import changes_of
 from app.audit.trail import Subject
 from app.authz.engine import Located
 from app.authz.memberships import MembershipRepository
@@ -68,7 +69,7 @@ class ApiCallService:
         values: dict[str, Any] = changes.model_dump(exclude_none=True)
         if not values:
             return ApiCallRead.from_row(call.row)
-        changed = sorted(values)
+        changes_made = changes_of(call.row, values)
         if changes.status in ENDS:
             values["responded_at"] = now()
         row = await self._calls.move(call.id, values, changes.status, self._work.expected_revision)
@@ -77,7 +78,7 @@ class ApiCallService:
             call,
             correlation_id=row.correlation_id,
             status=row.status,
-            changed=changed,
+            **changes_made,
         )
         return ApiCallRead.from_row(row)
 

@@ -1,9 +1,10 @@
 """Rules of API keys: a key holds no more than its maker, lives no longer than the key that made it, and dies at once."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+from app.audit.changes import as_told, changes_of
 from app.authz.engine import Located
 from app.authz.escalation import common_networks, forbid_escalation, forbid_outliving, forbid_wandering, is_later, lie_within, require_fit
 from app.authz.memberships import MembershipRepository
@@ -18,6 +19,9 @@ from app.core.permissions import ROLE_ACTIONS, Role
 from app.resources.api_keys.repository import ApiKeyRepository
 from app.resources.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyListQuery, ApiKeyRead, ApiKeyRotate, ApiKeyUpdate
 from app.unit_of_work import UnitOfWork
+
+# What a key may and where, which nothing else tells once the key is changed.
+_MADE: Final = ("actions", "allowed_cidrs", "expires_at", "may_act_for_others", "parent_key_id")
 
 
 class ApiKeyService:
@@ -79,8 +83,9 @@ class ApiKeyService:
         await MembershipRepository(self._work.session).grant(
             scope.organization_id, scope.project_id, scope.ref, actor, new.role, granted_by=self._work.actor, expires_at=new.expires_at
         )
-        self._record(AuditAction.API_KEY_CREATED, scope, row, **({"may_act_for_others": True} if row.may_act_for_others else {}))
-        self._work.record(AuditAction.MEMBERSHIP_GRANTED, scope, actor=actor.subject, origin="api_key", **_details(row))
+        self._record(AuditAction.API_KEY_CREATED, scope, row, **_made(row))
+        ends = {"expires_at": row.expires_at.isoformat()} if row.expires_at is not None else {}
+        self._work.record(AuditAction.MEMBERSHIP_GRANTED, scope, actor=actor.subject, origin="api_key", **_details(row), **ends)
         return ApiKeyCreated(api_key=ApiKeyRead.from_row(row), token=token.written)
 
     async def list_visible(self, query: ApiKeyListQuery) -> Page[Any] | CursorPage[Any]:
@@ -111,7 +116,7 @@ class ApiKeyService:
         if values.get("allowed_cidrs") is not None:
             await self._confine_descendants(key, values["allowed_cidrs"])
         changed = await self._keys.update(row.id, values, self._work.expected_revision)
-        self._record(AuditAction.API_KEY_UPDATED, key, changed, changed=sorted(values))
+        self._record(AuditAction.API_KEY_UPDATED, key, changed, **changes_of(row, values))
         return ApiKeyRead.from_row(changed)
 
     async def rotate(self, key: Located, asked: ApiKeyRotate) -> ApiKeyCreated:
@@ -131,7 +136,9 @@ class ApiKeyService:
         await self._store_secret(row, token)
         await self._keys.end_secrets(row.id, token.prefix, moment + timedelta(seconds=asked.overlap_seconds), moment)
         changed = await self._keys.update(row.id, {"prefix": token.prefix}, self._work.expected_revision)
-        self._record(AuditAction.API_KEY_ROTATED, key, changed, overlap_seconds=asked.overlap_seconds)
+        self._record(
+            AuditAction.API_KEY_ROTATED, key, changed, overlap_seconds=asked.overlap_seconds, **changes_of(row, {"prefix": token.prefix})
+        )
         return ApiKeyCreated(api_key=ApiKeyRead.from_row(changed), token=token.written)
 
     async def revoke(self, key: Located) -> ApiKeyRead:
@@ -169,7 +176,7 @@ class ApiKeyService:
             return
         await self._keys.end_keys([member.id for member in longer], expires_at, now())
         for member in longer:
-            self._record(AuditAction.API_KEY_UPDATED, key, member, changed=["expires_at"])
+            self._record(AuditAction.API_KEY_UPDATED, key, member, **changes_of(member, {"expires_at": expires_at}))
 
     async def _confine_descendants(self, key: Located, networks: list[str]) -> None:
         """Let the keys it has made work from these networks only; what then works from nowhere is revoked."""
@@ -180,7 +187,7 @@ class ApiKeyService:
         for member in wider:
             if left[member.id]:
                 confined = await self._keys.update(member.id, {"allowed_cidrs": left[member.id]}, None)
-                self._record(AuditAction.API_KEY_UPDATED, key, confined, changed=["allowed_cidrs"])
+                self._record(AuditAction.API_KEY_UPDATED, key, confined, **changes_of(member, {"allowed_cidrs": left[member.id]}))
 
     async def _forbid_widening(self, key: Located, row: Any, values: dict[str, Any]) -> None:
         """More time, or more networks, is a new key by another name: the rules of making one hold."""
@@ -230,8 +237,8 @@ class ApiKeyService:
         hashed = hash_secret(token.secret, HMAC_SHA256, self._pepper)
         await self._keys.add_secret(row, token.prefix, hashed, HMAC_SHA256, now())
 
-    def _record(self, action: AuditAction, scope: Located, row: Any, **details: Any) -> None:
-        self._work.record(action, scope, **_details(row), **details)
+    def _record(self, action: AuditAction, place: Located, row: Any, **details: Any) -> None:
+        self._work.record(action, place, **_details(row), **details)
 
 
 def existing(key: Located) -> Any:
@@ -247,3 +254,8 @@ def existing(key: Located) -> Any:
 
 def _details(row: Any) -> dict[str, Any]:
     return {"api_key_id": str(row.id), "api_key_prefix": row.prefix, "role": row.role, "name": row.name}
+
+
+def _made(row: Any) -> dict[str, Any]:
+    scope = {"type": row.scope_type, "id": str(row.scope_id)}
+    return {"scope": scope, **{name: as_told(getattr(row, name)) for name in _MADE}}

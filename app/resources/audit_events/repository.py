@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, String, bindparam, cast, delete, or_, select
+from sqlalchemy import BindParameter, ColumnElement, String, bindparam, cast, delete, or_
 
 from app.audit.chain import ChainKeys
 from app.audit.pruning import Pruning
+from app.audit.retention import CHOICES, Choice
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.db.listing import Filter, Listing, as_pattern, equals, like
 from app.db.repository import Repository, equal_to
@@ -75,16 +76,26 @@ class AuditRetentionRepository(Repository):
 
     model = AuditRetention
 
-    async def read(self) -> int | None:
-        """What the organization has chosen."""
-        return (await self._session.execute(select(AuditRetention.retention_days))).scalar_one_or_none()
+    def __init__(self, work: UnitOfWork, keys: ChainKeys) -> None:
+        super().__init__(work.session)
+        self._work = work
+        self._keys = keys
 
-    async def write(self, organization_id: UUID, days: int | None) -> None:
-        """Put another choice in its place.
+    async def read(self) -> Choice:
+        """What the organization has chosen."""
+        row = (await self._session.execute(CHOICES)).one_or_none()
+        return Choice.of_row(self._keys, row) if row is not None else Choice(None)
+
+    async def write(self, organization_id: UUID, days: int | None) -> Choice:
+        """Put this choice in the place of another, as the first that the transaction does; returns the one before.
 
         Raises:
             ConflictError: somebody else does the same.
         """
-        await self._session.execute(delete(AuditRetention))
-        if days is not None:
-            self.insert({"organization_id": organization_id, "retention_days": days})
+        self._work.use_jobs_role()
+        before = await self.read()
+        if before != Choice(days):
+            await self._session.execute(delete(AuditRetention))
+            if days is not None:
+                self.insert(self._keys.sign(AuditRetention, {"organization_id": organization_id, "retention_days": days}))
+        return before

@@ -10,7 +10,7 @@ from sqlalchemy import exists, select
 from app.audit.chain import ChainKeys
 from app.audit.findings import BrokenChainError
 from app.audit.pruning import Pruning
-from app.audit.retention import RetentionRules
+from app.audit.retention import CHOICES, Choice, RetentionRules
 from app.audit.trail import Subject
 from app.core.clock import now
 from app.core.events import AuditAction
@@ -29,28 +29,40 @@ async def prune_expired(context: WorkContext, keys: ChainKeys, rules: RetentionR
     """Prune the sealed events of every organization whose days are over; returns how many.
 
     Days are whole days in UTC, so an organization is pruned, and that recorded, once a day. Several processes may do it at once.
-    What a broken chain holds stays, and is logged once: ``broken`` has the organizations of which that is so.
+    What a broken chain holds stays, and so does everything where a choice is not signed. That is logged once: ``broken`` has the
+    organizations of which it is so.
     """
     today = now().replace(hour=0, minute=0, second=0, microsecond=0)
-    async with context.database.for_jobs.open_read() as connection:
-        chosen = (await connection.execute(select(AuditRetention.retention_days).distinct())).scalars().all()
-    pruned, still_broken = 0, set[UUID]()
-    for own in (None, *chosen):
+    chosen, reasons = await _read_choices(context.database, keys)
+    pruned = 0
+    for own in {None, *chosen.values()}:
         days = rules.effective_days(own)
         if days is None:
             continue
         until = today - timedelta(days=days)
         for organization_id in await _find_expired(context.database, own, until):
+            # What was chosen is what was read signed: the row may be another one by now.
+            if organization_id in reasons or chosen.get(organization_id) != own:
+                continue
             try:
                 while count := await _prune_batch(context, keys, organization_id, until):
                     pruned += count
             except BrokenChainError as error:
-                still_broken.add(organization_id)
-                if organization_id not in broken:
-                    broken.add(organization_id)
-                    _log.error("events of organization %s are past their retention and stay: %s", organization_id, error)
-    broken.intersection_update(still_broken)
+                reasons[organization_id] = f"events past their retention stay: {error}"
+    for organization_id in reasons.keys() - broken:
+        _log.error("organization %s: %s", organization_id, reasons[organization_id])
+    broken.clear()
+    broken.update(reasons)
     return pruned
+
+
+async def _read_choices(database: Database, keys: ChainKeys) -> tuple[dict[UUID, int], dict[UUID, str]]:
+    """What each organization has chosen; and why nothing is pruned of those whose choice nobody has signed."""
+    async with database.for_jobs.open_read() as connection:
+        rows = (await connection.execute(CHOICES)).all()
+    chosen = {row.organization_id: row.retention_days for row in rows if Choice.of_row(keys, row).is_signed}
+    reason = "what it has chosen as the retention of its events was not set by the service: all stay until its owners choose again"
+    return chosen, {row.organization_id: reason for row in rows if row.organization_id not in chosen}
 
 
 async def _find_expired(database: Database, own: int | None, until: datetime) -> list[UUID]:

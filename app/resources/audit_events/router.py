@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from app.audit.retention import Choice
 from app.audit.verification import verify
 from app.authz.engine import Located
 from app.core.errors import InvalidError
@@ -180,7 +181,7 @@ async def prune_audit_events(
 ) -> Pruned:
     """Remove events of an organization; only its owners may.
 
-    An AUDIT_PRUNED event stays behind, for good. The chain of what is left can still be verified. `SAASBASE_AUDIT__MIN_RETENTION_DAYS`
+    An AUDIT_PRUNED event stays behind, for good. The chain of what is left can still be verified. `SAASBASE_AUDIT__MIN_RETENTION`
     keeps younger events from everybody: then `occurred_to` must be as old, and without one only older events go. Where the chain is broken
     at an event that would go, or beside it, nothing goes: 409 `chain_broken`.
     """
@@ -195,8 +196,10 @@ async def prune_audit_events(
 @routes.get("/organizations/{organization_id}/audit-retention", allow=Action.ORGANIZATION_DELETE, on=the_organization)
 async def read_audit_retention(work: Work, runtime: TheRuntime) -> AuditRetentionRead:
     """Read for how long the events of an organization are kept; only its owners may."""
-    own = await AuditRetentionRepository(work.session).read()
-    return AuditRetentionRead(retention_days=own, effective_days=runtime.retention.effective_days(own))
+    own = await AuditRetentionRepository(work, runtime.chain_keys).read()
+    if not own.is_signed:
+        return AuditRetentionRead(retention_days=None, effective_days=None)
+    return AuditRetentionRead(retention_days=own.days, effective_days=runtime.retention.effective_days(own.days))
 
 
 @routes.patch("/organizations/{organization_id}/audit-retention", allow=Action.ORGANIZATION_DELETE, on=the_organization)
@@ -206,11 +209,12 @@ async def update_audit_retention(
     """Choose for how long the events of an organization are kept; only its owners may.
 
     Older events are pruned once a day, which an AUDIT_PRUNED event tells. It also holds when the organization is deleted.
+    A choice that was put into the database past this route is not followed: nothing is pruned then until another is made.
     """
-    days, retentions = changes.retention_days, AuditRetentionRepository(work.session)
+    days = changes.retention_days
     runtime.retention.require_allowed(days)
-    before = await retentions.read()
-    if days != before:
-        await retentions.write(organization.organization_id, days)
-        work.record(AuditAction.AUDIT_RETENTION_CHANGED, organization, before=before, after=days)
+    before = await AuditRetentionRepository(work, runtime.chain_keys).write(organization.organization_id, days)
+    if before != Choice(days):
+        told = {"before": before.days, "after": days, **({} if before.is_signed else {"before_was_signed": False})}
+        work.record_told(AuditAction.AUDIT_RETENTION_CHANGED, organization, told)
     return AuditRetentionRead(retention_days=days, effective_days=runtime.retention.effective_days(days))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from app.audit.changes import changes_of
 from app.audit.trail import Subject
 from app.authz.engine import Located
 from app.authz.memberships import MembershipRepository
@@ -79,9 +80,7 @@ class DocumentService:
         )
         self._insert_version(row, form.name or file.name, form.metadata, content)
         subject = Subject(ResourceRef(ResourceType.DOCUMENT, document_id), project.organization_id, project.id)
-        self._work.record(
-            AuditAction.DOCUMENT_CREATED, subject, name=row.name, version_name=form.version_name, size_bytes=file.blob.size_bytes
-        )
+        self._work.record(AuditAction.DOCUMENT_CREATED, subject, name=row.name, version_name=form.version_name, **_told_of(content))
         return DocumentRead.from_row(row)
 
     async def add_version(self, document: Located, form: VersionUpload, file: IncomingFile) -> DocumentRead:
@@ -105,7 +104,8 @@ class DocumentService:
             document,
             version_name=form.version_name,
             version_number=row.current_version_number,
-            size_bytes=file.blob.size_bytes,
+            **_told_of(content),
+            **(changes_of(document.row, {"name": form.name}) if form.name is not None else {}),
         )
         return DocumentRead.from_row(row)
 
@@ -154,7 +154,7 @@ class DocumentService:
         if not values:
             return DocumentRead.from_row(document.row)
         row = await self._documents.update(document.id, values, self._work.expected_revision)
-        self._work.record(AuditAction.DOCUMENT_UPDATED, document, name=row.name, changed=sorted(values))
+        self._work.record(AuditAction.DOCUMENT_UPDATED, document, name=row.name, **changes_of(document.row, values))
         return DocumentRead.from_row(row)
 
     async def delete(self, document: Located) -> None:
@@ -187,6 +187,11 @@ class DocumentService:
                 "created_by_subject": self._work.actor.subject,
             }
         )
+
+
+def _told_of(content: dict[str, Any]) -> dict[str, Any]:
+    """What an event tells of bytes: enough to know them again."""
+    return {name: content[name] for name in ("size_bytes", "media_type", "checksum")}
 
 
 def _content_values(media_type: str | None, file: IncomingFile) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any
 from uuid import UUID
 
+from app.audit.changes import changes_of
 from app.authz.engine import Located
 from app.authz.escalation import forbid_escalation
 from app.core.actors import ActorType
@@ -69,7 +70,7 @@ class GroupService:
         if not values:
             return GroupRead.from_row(group.row)
         row = await self._groups.update(group.row.id, values, self._work.expected_revision)
-        self._work.record(AuditAction.GROUP_UPDATED, group, group_id=row.group_id, name=row.name, changed=sorted(values))
+        self._work.record(AuditAction.GROUP_UPDATED, group, group_id=row.group_id, name=row.name, **changes_of(group.row, values))
         return GroupRead.from_row(row)
 
     async def delete(self, group: Located) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from app.audit.changes import changes_of
 from app.audit.trail import Subject
 from app.authz.engine import Located
 from app.authz.memberships import MembershipRepository
@@ -73,7 +74,7 @@ class OrganizationService:
         if not values:
             return OrganizationRead.from_row(organization.row)
         row = await self._organizations.update(organization.id, values, self._work.expected_revision)
-        self._work.record(AuditAction.ORGANIZATION_UPDATED, organization, name=row.name, changed=sorted(values))
+        self._work.record(AuditAction.ORGANIZATION_UPDATED, organization, name=row.name, **changes_of(organization.row, values))
         return OrganizationRead.from_row(row)
 
     async def delete(self, organization: Located) -> None:

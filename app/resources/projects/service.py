@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.audit.changes import changes_of
 from app.audit.trail import Subject
 from app.authz.engine import Located
 from app.core.clock import now
@@ -50,7 +51,7 @@ class ProjectService:
         if not values:
             return ProjectRead.from_row(project.row)
         row = await self._projects.update(project.id, values, self._work.expected_revision)
-        self._work.record(AuditAction.PROJECT_UPDATED, project, name=row.name, changed=sorted(values))
+        self._work.record(AuditAction.PROJECT_UPDATED, project, name=row.name, **changes_of(project.row, values))
         return ProjectRead.from_row(row)
 
     async def delete(self, project: Located) -> None:

@@ -73,11 +73,15 @@ async def test_every_change_is_told_in_the_audit_trail(alice: Caller) -> None:
     await alice.patch(path, {"status": "PROCESSING", "metadata": None}, headers={"X-Correlation-ID": "the request's"})
     await alice.patch(path, {"status": "COMPLETED", "response_payload": {"ok": True}})
     await alice.delete(path)
+
+    def moved(before: str, after: str) -> dict[str, Any]:
+        return {"status": after, "before": {"status": before}, "after": {"status": after}}
+
     events = await events_of(alice, organization_id=organization["id"], resource_type="API_CALL", resource_id=call["id"])
     assert [(event["action"], event["details"]) for event in events] == [
         ("API_CALL_CREATED", {"name": "call", "operation_key": "op", "status": "RECEIVED"}),
-        ("API_CALL_UPDATED", {"status": "PROCESSING", "changed": ["status"], "request_correlation_id": "the request's"}),
-        ("API_CALL_UPDATED", {"status": "COMPLETED", "changed": ["response_payload", "status"]}),
+        ("API_CALL_UPDATED", {**moved("RECEIVED", "PROCESSING"), "changed": ["status"], "request_correlation_id": "the request's"}),
+        ("API_CALL_UPDATED", {**moved("PROCESSING", "COMPLETED"), "changed": ["response_payload", "status"]}),
         ("API_CALL_DELETED", {"name": "call"}),
     ]
     assert {event["correlation_id"] for event in events} == {"its own"}

@@ -53,6 +53,20 @@ async def test_making_a_key_is_recorded_as_a_key_and_as_a_grant(alice: Caller, o
     assert grant["resource"] == {"type": "ORGANIZATION", "id": org}
 
 
+async def test_the_trail_tells_what_a_key_may_do_and_from_where(service: Service, alice: Caller, org: str) -> None:
+    maker, parent = await key_of(service, alice, "ORGANIZATION", org, "ORG_ADMIN", may_act_for_others=True)
+    ends = after(days=9)
+    body = {"name": "ci", "scope_type": "ORGANIZATION", "scope_id": org, "role": "ORG_MEMBER", "actions": ["PROJECT_READ"]}
+    limits = {"allowed_cidrs": ["10.0.0.0/8"], "may_act_for_others": True, "expires_at": ends}
+    key = (await maker.post("/api-keys", {**body, **limits, "metadata": {"of": "nobody else"}}, 201)).json()["api_key"]
+    events = {event["action"]: event["details"] for event in (await events_of(alice, organization_id=org))[-2:]}
+    about = {"api_key_id": key["id"], "api_key_prefix": key["prefix"], "role": "ORG_MEMBER", "name": "ci"}
+    scope = {"type": "ORGANIZATION", "id": org}
+    made = {**about, **limits, "actions": ["PROJECT_READ"], "scope": scope, "parent_key_id": parent["id"]}
+    assert events["API_KEY_CREATED"] == made
+    assert events["MEMBERSHIP_GRANTED"] == {**about, "actor": f"api_key:{key['id']}", "origin": "api_key", "expires_at": ends}
+
+
 async def test_the_token_is_in_no_other_answer_no_log_and_no_event(
     service: Service, alice: Caller, org: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +199,14 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(alice: Caller, org
     cleared = (await alice.patch(f"/api-keys/{key['id']}", {"expires_at": None, "allowed_cidrs": None, "metadata": {"b": 2}})).json()
     assert (cleared["expires_at"], cleared["allowed_cidrs"], cleared["metadata"], cleared["name"]) == (None, None, {"b": 2}, "new")
     events = await events_of(alice, organization_id=org, action="API_KEY_UPDATED")
-    assert [event["details"]["changed"] for event in events] == [["name"], ["allowed_cidrs", "expires_at", "metadata"]]
+    assert [{name: event["details"][name] for name in ("changed", "before", "after")} for event in events] == [
+        {"changed": ["name"], "before": {"name": key["name"]}, "after": {"name": "new"}},
+        {
+            "changed": ["allowed_cidrs", "expires_at", "metadata"],
+            "before": {"allowed_cidrs": ["10.0.0.0/8"], "expires_at": ends},
+            "after": {"allowed_cidrs": None, "expires_at": None},
+        },
+    ]
 
 
 async def test_a_patch_that_changes_nothing_records_nothing(alice: Caller, org: str) -> None:
@@ -254,7 +275,9 @@ async def test_a_rotated_key_works_with_both_secrets_and_stays_the_same_key(serv
     for bearer in (old, new):
         await bearer.get(f"/organizations/{org}")
     (event,) = await events_of(alice, organization_id=org, action="API_KEY_ROTATED")
-    assert event["details"]["overlap_seconds"] == 24 * 3600
+    about = {"api_key_id": key["id"], "api_key_prefix": made["api_key"]["prefix"], "role": "ORG_MEMBER", "name": key["name"]}
+    prefixes = {"before": {"prefix": key["prefix"]}, "after": {"prefix": made["api_key"]["prefix"]}}
+    assert event["details"] == {**about, "overlap_seconds": 24 * 3600, "changed": ["prefix"], **prefixes}
 
 
 async def test_without_overlap_the_old_secret_ends_at_once(service: Service, alice: Caller, org: str) -> None:

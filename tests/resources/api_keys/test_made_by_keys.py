@@ -73,8 +73,9 @@ async def test_narrower_networks_hold_for_all_it_made(service: Service, alice: C
     ]
     made = [(await maker.post("/api-keys", wanted(org, allowed_cidrs=networks), 201)).json()["api_key"]["id"] for networks, _ in expected]
     await alice.patch(f"/api-keys/{key['id']}", {"allowed_cidrs": ["10.0.0.0/8", "2001:db8::/32"]})
-    changed = [event["details"]["api_key_id"] for event in await events_of(alice, organization_id=org, action="API_KEY_UPDATED")]
-    assert sorted(changed) == sorted([key["id"], *made[:3]])
+    told = [event["details"] for event in await events_of(alice, organization_id=org, action="API_KEY_UPDATED")]
+    changes = {details["api_key_id"]: (details["before"]["allowed_cidrs"], details["after"]["allowed_cidrs"]) for details in told}
+    assert changes == {key["id"]: (None, expected[0][1]), **dict(zip(made[:3], expected[:3], strict=True))}
     for made_id, (networks, left) in zip(made, expected, strict=True):
         now = (await alice.get(f"/api-keys/{made_id}")).json()
         assert (now["allowed_cidrs"], now["is_active"]) == (left or networks, left is not None)

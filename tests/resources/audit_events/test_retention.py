@@ -5,20 +5,30 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
+from app.audit.chain import ChainKeys
+from app.audit.denials import DeniedAttempts
 from app.audit.retention import RetentionRules
+from app.authz.builtin import BuiltinPolicyEngine
 from app.core.clock import now
+from app.models import AuditRetention
 from app.resources.audit_events import retention
 from app.resources.audit_events.retention import prune_expired
+from app.unit_of_work import WorkContext
 from tests.conftest import Caller, Service, make_settings, open_service
 from tests.resources.audit_events.test_verify import sealed
 from tests.support.answers import events_of, pointers_of, read_problem, run_sql
-from tests.support.chains import KEYS, Chain
+from tests.support.chains import KEYS, Chain, open_chain
+from tests.support.database import behind
 from tests.support.jobs import stop_jobs
+
+RETENTIONS = cast("Table", AuditRetention.__table__)
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +57,13 @@ async def left(caller: Caller, organization_id: str) -> list[str]:
 
 async def expire(service: Service, rules: RetentionRules | None = None, broken: set[UUID] | None = None) -> int:
     return await prune_expired(service.runtime.context, KEYS, rules or RetentionRules(), set() if broken is None else broken)
+
+
+async def put(service: Service, retention: dict[str, Any]) -> None:
+    """Write what an organization has chosen behind the service's back, in the place of what it did choose."""
+    async with behind(service.runtime.context.database) as connection:
+        await connection.execute(delete(RETENTIONS).where(RETENTIONS.c.organization_id == retention["organization_id"]))
+        await connection.execute(insert(RETENTIONS), retention)
 
 
 MADE = ["ORGANIZATION_CREATED", "MEMBERSHIP_GRANTED"]
@@ -88,7 +105,7 @@ async def test_an_organization_chooses_for_itself(service: Service, alice: Calle
 
 
 async def test_no_choice_and_no_prune_goes_below_the_minimum(database_url: str, tmp_path: Path) -> None:
-    audit = {"min_retention_days": 30, "retention_days": 500}  # the job of the service itself finds nothing
+    audit = {"min_retention": "30d", "retention": "P500D"}  # the job of the service itself finds nothing
     async with open_service(make_settings(database_url, tmp_path, audit=audit)) as service:
         alice = service.as_("user:alice")
         organization = await organization_with_old_events(service, alice)
@@ -106,9 +123,71 @@ async def test_no_choice_and_no_prune_goes_below_the_minimum(database_url: str, 
         assert abs(datetime.fromisoformat(told["details"]["chosen"]["occurred_to"]) - days_ago(30)) < timedelta(minutes=1)
         assert (await left(alice, organization))[:3] == ["4-days"] * 3
         assert await expire(service, RetentionRules(minimum_days=5)) == 0
-        await run_sql(service, "UPDATE audit_retentions SET retention_days = 1")
-        assert await expire(service, RetentionRules(minimum_days=5)) == 0, "a minimum that was raised later counts"
+        raised = RetentionRules(minimum_days=60)
+        assert await expire(service, raised) == 0, "a minimum that was raised later counts"
+        assert await expire(service, RetentionRules(minimum_days=5)) == 0
+        retention = KEYS.sign(AuditRetention, {"organization_id": UUID(organization), "retention_days": 1})
+        await put(service, retention)
+        assert await expire(service, RetentionRules(minimum_days=5)) == 0
         assert await expire(service, RetentionRules(minimum_days=2)) == 3
+
+
+def forgeries(organization_id: UUID, other_id: UUID) -> dict[str, dict[str, Any]]:
+    """Choices of 10 days that the owners of an organization did not make."""
+    values = {"organization_id": organization_id, "retention_days": 10}
+    signed = KEYS.sign(AuditRetention, {**values, "retention_days": 9000})
+    return {
+        "from before they were signed": {**values, "key_id": "", "mac": ""},
+        "guessed": {**ChainKeys("guessed").sign(AuditRetention, values), "key_id": KEYS.current_id},
+        "edited": {**signed, **values},
+        "another organization's": {**KEYS.sign(AuditRetention, {**values, "organization_id": other_id}), **values},
+    }
+
+
+@pytest.mark.parametrize("name", forgeries(UUID(int=1), UUID(int=2)))
+async def test_a_choice_that_the_service_did_not_sign_prunes_nothing_and_is_logged_once(
+    name: str, service: Service, alice: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    organization, other = [await organization_with_old_events(service, alice) for _ in range(2)]
+    path = f"/organizations/{organization}/audit-retention"
+    await alice.patch(f"/organizations/{other}/audit-retention", {"retention_days": 10})
+    await alice.patch(path, {"retention_days": 9000})
+    await put(service, forgeries(UUID(organization), UUID(other))[name])
+    before, broken = await left(alice, organization), set[UUID]()
+    assert await expire(service, RetentionRules(default_days=5), broken) == 6, "of the other organization"
+    assert await expire(service, RetentionRules(default_days=5), broken) == 0
+    assert (await left(alice, organization), broken) == (before, {UUID(organization)})
+    assert caplog.text.count(f"organization {organization}: what it has chosen as the retention of its events was not set by") == 1
+    assert (await alice.get(path)).json() == {"retention_days": None, "effective_days": None}
+    await alice.patch(path, {"retention_days": None})
+    told = (await events_of(alice, organization_id=organization, action="AUDIT_RETENTION_CHANGED"))[-1]
+    assert told["details"] == {"before": 10, "after": None, "before_was_signed": False}
+    assert await expire(service, RetentionRules(default_days=30), broken) == 6
+    assert broken == set()
+
+
+async def test_a_choice_outlives_its_key_and_none_is_made_with_one_that_is_not_in_use_any_more(database_url: str) -> None:
+    async with open_chain(database_url) as chain:
+        context = WorkContext(chain.database, BuiltinPolicyEngine(), DeniedAttempts())
+        chosen = {"organization_id": chain.organization_id, "retention_days": 100}
+        await chain.tamper(insert(RETENTIONS).values(chain.keys.sign(AuditRetention, chosen)))
+        leaked, broken = await chain.rotate(), set[UUID]()
+        async with behind(chain.database) as connection:
+            kept = (await connection.execute(select(RETENTIONS))).mappings().one()
+        await chain.tamper(update(RETENTIONS).values(leaked.sign(AuditRetention, {**chosen, "retention_days": 1})))
+        assert (await prune_expired(context, chain.keys, RetentionRules(), broken), broken) == (0, {chain.organization_id})
+        await chain.tamper(update(RETENTIONS).values(dict(kept)))
+        assert (await prune_expired(context, chain.keys, RetentionRules(), broken), broken) == (20, set())
+        await chain.seal()
+        assert await chain.broken_at() is None
+
+
+@pytest.mark.parametrize("days", [0, -1000, 36501])
+async def test_the_database_takes_no_choice_that_nobody_could_make(days: int, service: Service, alice: Caller) -> None:
+    organization = await alice.new_organization()
+    signed = KEYS.sign(AuditRetention, {"organization_id": UUID(organization["id"]), "retention_days": days})
+    with pytest.raises(IntegrityError, match="ck_audit_retentions_in_range"):
+        await put(service, signed)
 
 
 @pytest.mark.parametrize("body", [{}, {"retention_days": 0}, {"retention_days": 36501}, {"retention_days": "x"}, {"retention_days": 1.5}])
@@ -152,7 +231,7 @@ async def test_what_was_changed_stays_and_is_logged_once(
     for _ in range(2):
         assert await expire(service, RetentionRules(default_days=399), broken) == 0
     assert await left(alice, organization) == before
-    assert caplog.text.count(f"events of organization {organization} are past their retention and stay") == 1
+    assert caplog.text.count(f"organization {organization}: events past their retention stay") == 1
     assert await expire(service, RetentionRules(default_days=30), broken) == 3, "those of the other organization"
     assert (await sealed(alice, other))["ok"]
     assert not (await sealed(alice, organization))["ok"]
@@ -160,14 +239,14 @@ async def test_what_was_changed_stays_and_is_logged_once(
 
 @pytest.fixture
 async def tidy(database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(make_settings(database_url, tmp_path, audit={"retention_days": 30})) as running:
+    async with open_service(make_settings(database_url, tmp_path, audit={"retention": "P30D"})) as running:
         yield running
 
 
 async def test_a_job_prunes_at_start_and_later(database_url: str, tmp_path: Path, tidy: Service) -> None:
     alice = tidy.as_("user:alice")
     organization = await organization_with_old_events(tidy, alice)
-    async with open_service(make_settings(database_url, tmp_path, audit={"retention_days": 30})):
+    async with open_service(make_settings(database_url, tmp_path, audit={"retention": "P30D"})):
         deadline = time.monotonic() + 60
         while "AUDIT_PRUNED" not in (found := await left(alice, organization)):
             assert time.monotonic() < deadline, found

@@ -189,7 +189,8 @@ async def test_every_change_is_recorded_with_its_details(alice: Caller) -> None:
     ]
     assert created["details"] == {"slug": "acme", "name": "Acme"}
     assert granted["details"] == {"actor": "user:alice", "role": "ORG_OWNER"}
-    assert updated["details"] == {"name": "Acme 2", "changed": ["metadata", "name"]}
+    names = {"before": {"name": "Acme"}, "after": {"name": "Acme 2"}}
+    assert updated["details"] == {"name": "Acme 2", "changed": ["metadata", "name"], **names}
     for event in (created, granted, updated):
         assert event["resource"] == {"type": "ORGANIZATION", "id": organization["id"]}
         assert (event["organization_id"], event["project_id"]) == (organization["id"], None)

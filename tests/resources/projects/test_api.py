@@ -145,7 +145,7 @@ async def test_every_change_is_recorded_with_its_details(alice: Caller) -> None:
     events = await events_of(alice, resource_type="PROJECT")
     assert [(event["action"], event["details"]) for event in events] == [
         ("PROJECT_CREATED", {"name": "One"}),
-        ("PROJECT_UPDATED", {"name": "Two", "changed": ["name"]}),
+        ("PROJECT_UPDATED", {"name": "Two", "changed": ["name"], "before": {"name": "One"}, "after": {"name": "Two"}}),
         ("PROJECT_DELETED", {"name": "Two"}),
     ]
     for event in events:
