@@ -1,19 +1,19 @@
 """One request's work: locate, admit, record, commit; one transaction, one tenant, one actor."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 from uuid import UUID
 
 from sqlalchemy import Select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.audit.denials import DeniedAttempts
 from app.audit.trail import Origin, Subject, make_event
-from app.authz.engine import ACTOR, ASKED, PRINCIPAL, Located, PolicyEngine
+from app.authz.engine import ACTOR, ASKED, PRINCIPAL, Judgements, Located, PolicyEngine
 from app.authz.memberships import holds_directly
 from app.authz.outbox import SESSION_KEY, Outbox
 from app.authz.tree import KEYS
@@ -22,10 +22,10 @@ from app.core.clock import now
 from app.core.errors import AppError, ForbiddenError, NotFoundError, UnauthenticatedError
 from app.core.events import AuditAction, Outcome
 from app.core.permissions import Action, Role
-from app.core.resources import ResourceRef
+from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.confinement import Tenants
-from app.db.engine import Database
+from app.db.engine import Database, View
 from app.db.tenancy import TenancyError, TenantSession, commit, send_insertions, tenant_session
 from app.db.visibility import VisibleRows, confine_to
 from app.db.wanted import Wanted
@@ -137,11 +137,7 @@ class UnitOfWork:
         return found
 
     async def locate_ref(self, ref: ResourceRef) -> Located:
-        """The same by type and id.
-
-        Raises:
-            NotFoundError: see ``locate``.
-        """
+        """The same by type and id. Raises what ``locate`` does."""
         found = await self.find(ref)
         if found is None:
             raise self._hidden()
@@ -160,23 +156,26 @@ class UnitOfWork:
         askers = (identity.asker for _, identity in self._parties if identity.actor == actor)
         return min(askers, key=lambda asker: asker.groups is not None, default=Asker(actor))
 
-    @asynccontextmanager
-    async def open_questions(self, organization_id: UUID | None = None) -> AsyncIterator[tuple[AsyncConnection, PolicyEngine]]:
-        """For questions about authorization in one organization, or in all the actor knows: the engine, and a connection that reads."""
-        tenants = Tenants.exactly(organization_id) if organization_id is not None else self._tenants_of_actor
-        async with self._context.database.open_read(tenants) as connection:
-            yield connection, self._context.policy
+    def view(self, organization_id: UUID | None = None) -> View:
+        """What questions about authorization see: one organization, or all the actor knows."""
+        return View(self._context.database, Tenants.exactly(organization_id) if organization_id is not None else self._tenants_of_actor)
+
+    async def judge(self, view: View, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]]) -> Judgements:
+        """What each asker was granted on each resource; see ``PolicyEngine.judge``."""
+        return await self._context.policy.judge(view, resource_type, asked, now())
 
     async def find_by(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
         """``locate`` without an error, for what a body names: the caller decides what is told of it."""
         database, policy = self._context.database, self._context.policy
         known = self.wanted.take(self.identity.asker, key, value) if self.wanted is not None else None
         found = await policy.locate(database, self.identity.asker, key, value, now(), found=known)
-        if found is None or (principal := self.identity.on_behalf_of) is None:
-            return found if found is None else replace(found, only_actions=self.identity.only_actions)
+        limit, principal = self.identity.only_actions, self.identity.on_behalf_of
+        if found is None or (principal is None and limit is None):
+            return found
+        if principal is None:
+            return replace(found, only_actions=limit)
         theirs = await policy.locate(database, principal.asker, key, value, now())
         shared = theirs.granted if theirs is not None else frozenset[Action]()
-        limit = self.identity.only_actions
         return replace(found, only_actions=shared if limit is None else shared & limit)
 
     async def find(self, ref: ResourceRef) -> Located | None:

@@ -50,7 +50,7 @@ from app.core.permissions import Action, Role, actions_of, roles_with
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.confinement import Tenants
-from app.db.engine import Database
+from app.db.engine import Database, View
 from app.db.functions import array_of, rows_of, text_at, word
 from app.db.lookups import Lookup
 from app.db.visibility import VisibleRows, Way
@@ -111,11 +111,9 @@ class BuiltinPolicyEngine:
         """See ``PolicyEngine.asking``."""
         return asking(asker, at, slot)
 
-    async def judge(
-        self, connection: AsyncConnection, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime
-    ) -> Judgements:
+    async def judge(self, view: View, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime) -> Judgements:
         """See ``PolicyEngine.judge``."""
-        return await judge(connection, resource_type, asked, at)
+        return await judge(view, resource_type, asked, at)
 
     async def holds_anywhere(self, connection: AsyncConnection, asker: Asker, action: Action, at: datetime) -> bool:
         """See ``PolicyEngine.holds_anywhere``."""

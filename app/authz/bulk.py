@@ -9,9 +9,8 @@ from functools import cache
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import CTE, Executable, Table, Uuid, select, union
+from sqlalchemy import CTE, Table, Uuid, select, union
 from sqlalchemy import cast as sql_cast
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.authz.engine import Judgements
 from app.authz.subjects import GROUP, MEMBERS, asking, asking_actor, is_live, roles_held, tenant_of_token_groups, token_groups
@@ -19,7 +18,9 @@ from app.authz.tree import KEYS, SCOPES, model_of
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Role, actions_of
 from app.core.resources import ResourceRef, ResourceType
+from app.db.engine import View
 from app.db.functions import each_array, is_one_of, text_at, word
+from app.db.lookups import Lookup
 from app.models import Membership
 
 _MEMBERSHIPS: Final = Membership.__table__
@@ -36,11 +37,9 @@ class Holding:
     roles: frozenset[Role]
 
 
-async def judge(
-    connection: AsyncConnection, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime
-) -> Judgements:
+async def judge(view: View, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime) -> Judgements:
     """See ``PolicyEngine.judge``."""
-    return granted_by(await holdings(connection, resource_type, asked, at))
+    return granted_by(await holdings(view, resource_type, asked, at))
 
 
 def granted_by(found: Iterable[Holding]) -> Judgements:
@@ -51,9 +50,7 @@ def granted_by(found: Iterable[Holding]) -> Judgements:
     return {pair: actions_of(frozenset(held)) for pair, held in roles.items()}
 
 
-async def holdings(
-    connection: AsyncConnection, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime
-) -> list[Holding]:
+async def holdings(view: View, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime) -> list[Holding]:
     """Every way in which each asker can hold something on each resource that exists, also those by which it holds nothing."""
     with_groups = sorted({asker for _, asker in asked if asker.groups is not None}, key=lambda asker: asker.actor.subject)
     slots = {f"asker_{number}": asker for number, asker in enumerate(with_groups)}
@@ -69,12 +66,12 @@ async def holdings(
             ResourceRef(ResourceType(row.scope_type), row.scope_id),
             frozenset(map(Role, row.roles.split(","))) if row.roles else frozenset(),
         )
-        for row in await connection.execute(_statement(resource_type, tuple(slots)), parameters)
+        for row in await view.look_up_all(_lookup(resource_type, tuple(slots)), parameters)
     ]
 
 
 @cache
-def _statement(resource_type: ResourceType, slots: tuple[str, ...]) -> Executable:
+def _lookup(resource_type: ResourceType, slots: tuple[str, ...]) -> Lookup:
     targets = _targets(resource_type)
     subjects = _subjects(targets, slots)
     columns = SCOPES[model_of(resource_type)]
@@ -92,7 +89,7 @@ def _statement(resource_type: ResourceType, slots: tuple[str, ...]) -> Executabl
     pairs = targets.join(scopes, scopes.c.resource_id == targets.c.resource_id).join(subjects, is_the_askers)
     asker = targets.c.resource_id, targets.c.asker_type, targets.c.asker_id
     way = subjects.c.subject_type, subjects.c.subject_id, scopes.c.scope_type, scopes.c.scope_id
-    return select(*asker, *way, roles_held(subjects, scopes).label("roles")).select_from(pairs)
+    return Lookup(select(*asker, *way, roles_held(subjects, scopes).label("roles")).select_from(pairs))
 
 
 def _targets(resource_type: ResourceType) -> CTE:

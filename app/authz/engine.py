@@ -13,7 +13,7 @@ from app.core.actors import Actor, Asker
 from app.core.permissions import READ_ACTIONS, ROLE_ACTIONS, Action, Role
 from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
-from app.db.engine import Database
+from app.db.engine import Database, View
 from app.db.visibility import VisibleRows
 from app.db.wanted import Found, Proof, ProofLookup
 
@@ -125,9 +125,7 @@ class PolicyEngine(Protocol):
     async def holds_anywhere(self, connection: AsyncConnection, asker: Asker, action: Action, at: datetime) -> bool:
         """Whether any grant gives the actor the action on anything."""
 
-    async def judge(
-        self, connection: AsyncConnection, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime
-    ) -> "Judgements":
+    async def judge(self, view: View, resource_type: ResourceType, asked: Collection[tuple[UUID, Asker]], at: datetime) -> "Judgements":
         """What each asker was granted on each resource of one type, in one statement; a resource that is absent is absent here too."""
 
     async def check(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -258,6 +258,22 @@ class Database:
         if self.row_level_security:
             event.listen(engine.sync_engine, "checkout", forget)
         return engine
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A database as a question sees it: with row-level security, these tenants only."""
+
+    database: Database
+    tenants: Tenants
+
+    def open(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """See ``Database.open_read``."""
+        return self.database.open_read(self.tenants)
+
+    async def look_up_all(self, lookup: Lookup, parameters: Mapping[str, Any]) -> Any:
+        """See ``Database.look_up_all``."""
+        return await self.database.look_up_all(lookup, parameters, self.tenants)
 
 
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:

@@ -26,26 +26,25 @@ class AuthorizationRepository:
 
     async def grants_on(self, resource: Located) -> list[HeldGrant]:
         """Every live grant on a resource and above it, in no order."""
-        async with self._work.open_questions(resource.organization_id) as (connection, _):
+        async with self._work.view(resource.organization_id).open() as connection:
             return await grants_on(connection, resource, now())
 
     async def grants_of(self, resource: Located, actor: Actor) -> list[HeldGrant]:
         """Those that count for an actor, nearest first, each with its way."""
-        async with self._work.open_questions(resource.organization_id) as (connection, _):
+        async with self._work.view(resource.organization_id).open() as connection:
             return await grants_of(connection, resource, self._work.asker_of(actor), now())
 
     async def members_below(self, organization_id: UUID, groups: Collection[Actor]) -> Members:
         """The direct members of the groups and of every group in them."""
         if not groups:
             return {}
-        async with self._work.open_questions(organization_id) as (connection, _):
+        async with self._work.view(organization_id).open() as connection:
             return await members_below(connection, organization_id, {group.id for group in groups}, now())
 
     async def judge(self, resource_type: ResourceType, asked: Collection[tuple[UUID, Actor]]) -> Judgements:
         """What each actor was granted on each resource, API keys within what they were made for; one statement, with keys two."""
-        async with self._work.open_questions() as (connection, policy):
-            pairs = {(resource_id, self._work.asker_of(actor)) for resource_id, actor in asked}
-            granted = await policy.judge(connection, resource_type, pairs, now())
+        pairs = {(resource_id, self._work.asker_of(actor)) for resource_id, actor in asked}
+        granted = await self._work.judge(self._work.view(), resource_type, pairs)
         limits = await self.limits_of_keys({actor for _, actor in granted})
         return {(ref, actor): actions & limits.get(actor, actions) for (ref, actor), actions in granted.items()}
 
@@ -54,18 +53,17 @@ class AuthorizationRepository:
         keys = [actor.id for actor in actors if actor.type is ActorType.API_KEY and actor != self._work.actor and _is_id(actor.id)]
         if not keys:
             return {}
-        async with self._work.open_questions() as (connection, _):
+        async with self._work.view().open() as connection:
             limits = await limits_of_keys(connection, keys)
         return {Actor(ActorType.API_KEY, key): actions for key, actions in limits.items()}
 
     async def holdings(self, resource_type: ResourceType, asked: Collection[tuple[UUID, Actor]]) -> list[Holding]:
         """Every way in which each actor can hold something on each resource."""
-        async with self._work.open_questions() as (connection, _):
-            return await holdings(connection, resource_type, {(ref, self._work.asker_of(actor)) for ref, actor in asked}, now())
+        return await holdings(self._work.view(), resource_type, {(ref, self._work.asker_of(actor)) for ref, actor in asked}, now())
 
     async def organizations_of(self, limit: int) -> list[tuple[Any, list[Role]]]:
         """The organizations on which the caller holds a role, with the roles."""
-        async with self._work.open_questions() as (connection, _):
+        async with self._work.view().open() as connection:
             return await organizations_of(connection, self._work.identity.asker, now(), limit)
 
     async def objects(self, resource_type: ResourceType, after: UUID | None, limit: int) -> tuple[list[UUID], int]:

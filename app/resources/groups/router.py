@@ -41,7 +41,7 @@ async def the_group(organization: TheOrganization, group_id: str, work: Work) ->
     """The group in the path; rights are asked on its organization, and who may neither read nor manage there learns nothing of it."""
     if organization.actions.isdisjoint({Action.ORGANIZATION_READ, Action.MEMBER_MANAGE}):
         return organization  # refused by every guard
-    async with work.open_questions(organization.id) as (connection, _):
+    async with work.view(organization.id).open() as connection:
         row = await find_group(connection, organization.id, group_id)
     if row is None:
         raise NotFoundError

@@ -140,10 +140,10 @@ class GroupService:
         for ref, role in await self._groups.grants_through(group.row.group_id):
             grants[ref.type].append((ref.id, role))
         limit, parties = self._work.identity.only_actions, [self._work.asker_of(actor) for actor in self._work.parties]
-        async with self._work.open_questions(group.organization_id) as (connection, policy):
-            for resource_type, held in grants.items():
-                granted = await policy.judge(connection, resource_type, {(one, asker) for one, _ in held for asker in parties}, now())
-                for resource_id, role in held:
-                    mine = [granted[resource_id, asker.actor] for asker in parties if (resource_id, asker.actor) in granted]
-                    if mine:  # else it was deleted at this moment: nothing is held there
-                        forbid_escalation(frozenset.intersection(*mine, *([limit] if limit is not None else [])), role)
+        view = self._work.view(group.organization_id)
+        for resource_type, held in grants.items():
+            granted = await self._work.judge(view, resource_type, {(one, asker) for one, _ in held for asker in parties})
+            for resource_id, role in held:
+                mine = [granted[resource_id, asker.actor] for asker in parties if (resource_id, asker.actor) in granted]
+                if mine:  # else it was deleted at this moment: nothing is held there
+                    forbid_escalation(frozenset.intersection(*mine, *([limit] if limit is not None else [])), role)
