@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Select, String
+from sqlalchemy import BigInteger, Integer, Select, String, Uuid
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
@@ -122,6 +123,8 @@ def _parse(type_: TypeEngine[Any], text: str) -> Any:
         case Integer():
             number, bits = int(text), 63 if isinstance(type_, BigInteger) else 31
             return number if -(2**bits) <= number < 2**bits else None
+        case Uuid():
+            return UUID(text)
         case String(length=longest):
             return text if longest is None or len(text) <= longest else None
     raise TypeError(f"no list can be sorted by a column of type {type_!r} yet")
