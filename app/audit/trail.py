@@ -79,5 +79,5 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    is_count = isinstance(value, int) and name.lower().endswith("tokens")  # those of a language model
+    is_count = isinstance(value, int) and name.lower().endswith(("tokens", "keys"))  # of a language model; those that were imported
     return not is_count and _SECRET.search(name) is not None

@@ -91,7 +91,6 @@ async def test_what_speaks_of_a_secret_is_blanked_however_deep(alice: Caller) ->
             "api_key",
             "x-api-key",
             "API key",
-            "api_keys",
             "apikeyhash",
             "apiKeyValid",
             "privateKey",
@@ -117,6 +116,13 @@ async def test_what_speaks_of_a_secret_is_blanked_however_deep(alice: Caller) ->
 def test_a_name_that_speaks_of_a_secret_is_known(name: str) -> None:
     for value in ("text", 7, {"inner": "text"}, ["text"]):
         assert told_with({name: value, "other": [{name: value}]}) == {name: "***", "other": [{name: "***"}]}
+
+
+@pytest.mark.parametrize("name", ["api_keys", "input_tokens"])
+def test_how_many_there_are_is_no_secret(name: str) -> None:
+    assert told_with({name: 7}) == {name: 7}
+    for value in ("text", {"inner": "text"}, ["text"]):
+        assert told_with({name: value}) == {name: "***"}
 
 
 @pytest.mark.parametrize(
