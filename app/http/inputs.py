@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
+from fastapi import params
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -21,6 +22,12 @@ NOTHING: Final = object()
 
 Fault = dict[str, Any]
 
+# What FastAPI could give a call, and nobody gives it here.
+_UNREAD: Final = (
+    *("header_params", "cookie_params", "http_connection_param_name"),
+    *("websocket_param_name", "background_tasks_param_name", "security_scopes_param_name"),
+)
+
 
 class Inputs:
     """The inputs of a call: parameters of the path and the query, a JSON body, the request, the response to be.
@@ -30,8 +37,10 @@ class Inputs:
     """
 
     def __init__(self, dependant: Dependant) -> None:
-        if dependant.header_params or dependant.cookie_params or len(dependant.body_params) > 1:
-            raise TypeError(f"{dependant.call} asks for a header, a cookie, or two bodies")
+        if any(getattr(dependant, name) for name in _UNREAD) or len(dependant.body_params) > 1:
+            raise TypeError(f"{dependant.call} asks for two bodies, or for one of {', '.join(_UNREAD)}")
+        if any(isinstance(field.field_info, params.Form) for field in dependant.body_params):
+            raise TypeError(f"{dependant.call} asks for a form")
         models = [field for field in dependant.query_params if _is_model(field)]
         if models and len(dependant.query_params) > 1:
             raise TypeError(f"{dependant.call} asks for a model of its query, and for more of it")
@@ -44,7 +53,7 @@ class Inputs:
         self.call: Callable[..., Awaitable[Any]] = cast("Any", dependant.call)
 
     @property
-    def want_response(self) -> bool:
+    def wants_response(self) -> bool:
         """Whether the call adds headers to an answer that is still to be made."""
         return self._response_name is not None
 

@@ -28,13 +28,18 @@ class WorkRoute(APIRoute):
 
     ``wanted_by`` tells from the parameters in a path which row is wanted, where that can be told. What goes wrong is raised: the
     edge answers it.
+
+    Raises:
+        TypeError: the handler or its guard asks for what is not read here, or depends on something by itself.
     """
 
     def __init__(self, *args: Any, wanted_by: WantedBy | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
+        if any(guard.name is not None or guard.dependencies for guard in self.dependant.dependencies):
+            raise TypeError(f"{self.path}: what a call depends on has to be put in order before, see Solution")
         self._wanted_by = wanted_by
         self._calls = [Inputs(dependant) for dependant in (*self.dependant.dependencies, self.dependant)]  # the guard's, the handler's
-        self._shows_response = any(inputs.want_response for inputs in self._calls)
+        self._shows_response = any(inputs.wants_response for inputs in self._calls)
         self.app = self.serve
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Body, Header, Query
+from fastapi import BackgroundTasks, Body, Depends, Form, Header, Query
 from pydantic import BaseModel
 
 from app.http.serving import WorkRoute
@@ -31,7 +31,19 @@ async def of_filters_and_more(filters: Annotated[Filters, Query()], size: int = 
     """Asks for a model of the query, and for more of it."""
 
 
-@pytest.mark.parametrize("endpoint", [of_a_header, of_two_bodies, of_filters_and_more])
+async def of_work_for_later(tasks: BackgroundTasks) -> None:
+    """Asks for tasks that run after the answer."""
+
+
+async def of_a_form(name: Annotated[str, Form()]) -> None:
+    """Asks for a field of a form."""
+
+
+async def of_another_call(name: Annotated[str, Depends(of_a_form)]) -> None:
+    """Depends on what nobody has put in order."""
+
+
+@pytest.mark.parametrize("endpoint", [of_a_header, of_two_bodies, of_filters_and_more, of_work_for_later, of_a_form, of_another_call])
 def test_a_route_that_asks_for_what_is_not_read_is_not_made(endpoint: Any) -> None:
     with pytest.raises((TypeError, AssertionError)):  # FastAPI itself refuses some
         WorkRoute("/", endpoint)
