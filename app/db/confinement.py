@@ -1,12 +1,16 @@
-"""Which tenants a transaction sees: told to PostgreSQL in the very message that begins it, and read there by row-level security."""
+"""Which tenants a transaction sees: told to PostgreSQL in the very message that begins it, and read there by row-level security.
 
-from collections.abc import Callable, Sequence
+A statement that is a transaction by itself tells them itself, see ``confined``.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Self
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Uuid
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -23,46 +27,38 @@ def lookup_name(table: str, column: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """Tenants as an SQL expression, so that finding them costs no message of its own. Values stand in it as hexadecimal digits only.
+    """Tenants as an SQL expression with a place, ``{}``, for each of its values: so finding them costs no message of its own."""
 
-    It is written when it is asked for: without row-level security nobody does.
-    """
-
-    write: Callable[[], str]
+    expression: str
+    values: tuple[str, ...]
 
     @property
     def sql(self) -> str:
-        """The expression."""
-        return self.write()
+        """The expression with its values in it, which are hexadecimal digits there: for a message that takes no parameters."""
+        return self.expression.format(*map(_quote, self.values))
 
     @classmethod
     def exactly(cls, organization_id: UUID) -> Self:
         """One tenant."""
-        return cls(lambda: f"'{{{organization_id.hex}}}'")
+        return cls(_EXACTLY, (organization_id.hex,))
 
     @classmethod
     def of_row(cls, key: InstrumentedAttribute[Any], value: UUID | str) -> Self:
         """The tenant of the row whose unique ``key`` has this value; none when there is no such row."""
-        if _is_tenant(key) and isinstance(value, UUID):
-            return cls.exactly(value)
-        return cls(lambda: f"format('{{%s}}', {_tenant_of(key, value)})")
+        return cls.of_rows((key, value))
 
     @classmethod
     def of_rows(cls, *rows: tuple[InstrumentedAttribute[Any], UUID | str]) -> Self:
         """The tenants of several rows, each by a unique key and its value; a row that does not exist adds none."""
-        return cls(lambda: f"array_remove(ARRAY[{', '.join(_tenant_of(key, value) for key, value in rows)}], NULL)::text")
+        keys = tuple(key for key, _ in rows)
+        return cls(_of_rows(keys), tuple(value.hex if isinstance(value, UUID) else value for _, value in rows))
 
     @classmethod
     def of_subjects(cls, subjects: Sequence[tuple[str, str]], known: UUID | None = None) -> Self:
         """The tenants in which an actor, given by type and id, holds a grant or is in a group; and one that is known to concern him."""
-
-        def write() -> str:
-            types, names = zip(*subjects, strict=True)
-            lists = (", ".join(map(_quote, values)) for values in (types, names))
-            found = "{}({})".format(OF_SUBJECTS, ", ".join(f"ARRAY[{quoted}]" for quoted in lists))
-            return f"{found}::text" if known is None else f"array_append({found}, '{known.hex}')::text"
-
-        return cls(write)
+        types, names = zip(*subjects, strict=True)
+        last = () if known is None else (known.hex,)
+        return cls(_of_subjects(len(subjects), has_known=known is not None), (*types, *names, *last))
 
 
 class ConfinableConnection(BoundedConnection):
@@ -82,13 +78,22 @@ class ConfinableConnection(BoundedConnection):
             raise
 
 
+def confined(select: str, places: int, tenants: Tenants) -> str:
+    """A select of PostgreSQL's that tells the tenants itself. The values of these come after the ``places`` that it has already.
+
+    They are told before anything of the select runs: it is joined to the answer of telling them (LATERAL). Were that ever otherwise, it
+    would see nothing, for outside of the statement nothing is told.
+    """
+    values = (f"CAST(${place} AS text)" for place in range(places + 1, places + 1 + len(tenants.values)))
+    return (
+        f"SELECT seen.* FROM (SELECT set_config('{SETTING}', {tenants.expression.format(*values)}, true) OFFSET 0) AS told (tenants)"  # noqa: S608
+        f" CROSS JOIN LATERAL (SELECT * FROM ({select}) AS inside WHERE told.tenants IS NOT NULL OFFSET 0) AS seen"
+    )
+
+
 def confine(connection: Connection, tenants: Tenants | None) -> None:
     """Say which tenants a transaction sees whose first statement is still to come. Without row-level security nobody listens."""
-    confine_next(connection.connection.driver_connection, tenants)
-
-
-def confine_next(driver: Any, tenants: Tenants | None) -> None:
-    """The same to the driver's connection itself."""
+    driver = connection.connection.driver_connection
     if type(driver) is ConfinableConnection:  # to the driver's metaclass every connection is an instance
         driver.next_tenants = tenants
 
@@ -98,15 +103,26 @@ def forget(connection: Any, _entry: ConnectionPoolEntry, _lent: Any) -> None:
     connection.driver_connection.next_tenants = None
 
 
-def _is_tenant(key: InstrumentedAttribute[Any]) -> bool:
-    model: Any = key.class_
-    return bool(key.key == model.tenant_column().key)
+_EXACTLY: Final = "CAST(ARRAY[CAST({} AS uuid)] AS text)"
 
 
-def _tenant_of(key: InstrumentedAttribute[Any], value: UUID | str) -> str:
-    given = f"'{value.hex}'" if isinstance(value, UUID) else _quote(value)
+@cache
+def _of_rows(keys: tuple[InstrumentedAttribute[Any], ...]) -> str:
+    return f"CAST(array_remove(ARRAY[{', '.join(map(_tenant_of, keys))}], NULL) AS text)"
+
+
+@cache
+def _of_subjects(count: int, *, has_known: bool) -> str:
+    subjects = f"ARRAY[{', '.join(['{}'] * count)}]"
+    found = f"{OF_SUBJECTS}({subjects}, {subjects})"
+    return f"CAST({f'array_append({found}, CAST({{}} AS uuid))' if has_known else found} AS text)"
+
+
+def _tenant_of(key: InstrumentedAttribute[Any]) -> str:
     model: Any = key.class_
-    return f"{given}::uuid" if _is_tenant(key) else f"{lookup_name(model.__tablename__, key.key)}({given})"
+    if key.key == model.tenant_column().key:
+        return "CAST({} AS uuid)"
+    return f"{lookup_name(model.__tablename__, key.key)}(CAST({{}} AS {'uuid' if isinstance(key.type, Uuid) else 'text'}))"
 
 
 def _quote(text: str) -> str:

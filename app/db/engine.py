@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
-from app.db.confinement import ConfinableConnection, Tenants, confine, confine_next, forget
+from app.db.confinement import ConfinableConnection, Tenants, confine, forget
+from app.db.fair_pool import FairPool
 from app.db.lookups import Lookup
 from app.db.silence import BoundedConnection, give_up, limits_of_waiting
 from app.db.urls import DatabaseURLError, parse_database_url
@@ -71,7 +72,8 @@ class Database:
     so that writers of one process queue in order instead of spinning on the file's lock, and BEGIN IMMEDIATE makes
     writers of several processes wait for each other before they have read anything.
 
-    With row-level security reads are transactions too, because only a transaction can be confined to tenants. ``for_jobs`` is the
+    With row-level security reads are transactions too, because only a transaction can be confined to tenants: look-ups and the writes
+    that ``write_at_once`` sends are one by themselves. ``for_jobs`` is the
     same database as the role that sees every tenant, with a small pool of its own; this very object when no role is named for jobs.
     """
 
@@ -96,14 +98,13 @@ class Database:
             self.reader = self._sqlite_engine(
                 pool_size=SQLITE_READERS, pool_reset_on_return=None, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True
             )
-            self._reads_in_transactions = False
         else:
             self.writer = self._postgresql_engine()
             # Outside a transaction a pooler may send each message to another server, and asyncpg prepares a statement before it runs it.
-            self._reads_in_transactions = self.limits.transaction_pooler or self.row_level_security
-            self.reader = self.writer if self._reads_in_transactions else self.writer.execution_options(isolation_level="AUTOCOMMIT")
+            in_transactions = self.limits.transaction_pooler or self.row_level_security
+            self.reader = self.writer if in_transactions else self.writer.execution_options(isolation_level="AUTOCOMMIT")
         self.reader.sync_engine.update_execution_options(**{_READS_OF: self})
-        self._at_once = Writer(self.writer.sync_engine, in_transaction=self._reads_in_transactions)
+        self._at_once = Writer(self.writer.sync_engine, in_transaction=self.limits.transaction_pooler)
 
     @classmethod
     def from_url(cls, text_: str, limits: PoolLimits | None = None, wall: SecondWall | None = None) -> Self:
@@ -151,8 +152,8 @@ class Database:
                     lookup.run,
                     self.reader.sync_engine,
                     parameters,
-                    in_transaction=self._reads_in_transactions,
-                    prepare=partial(confine_next, tenants=tenants),
+                    tenants if self.row_level_security else None,
+                    in_transaction=self.limits.transaction_pooler,
                 )
             except (PoolTimeoutError, TimeoutError):  # no connection was free in time, or nothing came
                 raise
@@ -174,7 +175,7 @@ class Database:
         if self.writer.sync_engine.dispatch.before_cursor_execute or sum(len(insertion.rows) for insertion in insertions) > MAX_ROWS:
             return False
         try:
-            written: bool = await greenlet_spawn(self._at_once.write, insertions, partial(confine_next, tenants=tenants))
+            written: bool = await greenlet_spawn(self._at_once.write, insertions, tenants if self.row_level_security else None)
         except PoolTimeoutError:
             raise
         except BaseException:
@@ -221,6 +222,7 @@ class Database:
         engine = create_async_engine(
             self.url,
             **options,
+            poolclass=FairPool,
             max_overflow=0,
             pool_timeout=self.limits.checkout_seconds,
             connect_args={"timeout": self.limits.lock_seconds},
@@ -246,6 +248,7 @@ class Database:
             options["prepared_statement_name_func"] = lambda: f"__saasbase_{uuid4().hex}__"
         engine = create_async_engine(
             self.url,
+            poolclass=FairPool,
             pool_size=self.limits.size,
             max_overflow=0,
             pool_timeout=self.limits.checkout_seconds,

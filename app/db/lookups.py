@@ -6,7 +6,7 @@ them is a trip to the connection's thread.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import ExpandedState, SQLCompiler
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import await_only
 
+from app.db.confinement import Tenants, confined
 from app.db.silence import leave
 
 _FLOAT8: Final = 701  # what PostgreSQL calls the one type of number whose driver needs to be asked which it is
@@ -44,6 +45,14 @@ class Compiled:
     columns: tuple[str, ...]
     processes: tuple[tuple[int, Process], ...]
     """The columns whose values are not yet as they should be, by their places."""
+    _confined: dict[str, str] = field(default_factory=dict)
+
+    def confined(self, tenants: Tenants) -> str:
+        """The select as it tells PostgreSQL whose rows it may see. The values of ``tenants`` come after its own arguments."""
+        sql = self._confined.get(tenants.expression)
+        if sql is None:
+            sql = self._confined[tenants.expression] = confined(self.sql, len(self.arguments), tenants)
+        return sql
 
     def row(self, values: Iterable[Any]) -> SimpleNamespace:
         """A row of the driver's with its columns as attributes."""
@@ -67,16 +76,19 @@ class Lookup:
             found = self._compiled[dialect.name] = _compile(self.statement, dialect, parameters)
         return found
 
-    def run(self, engine: Engine, parameters: Mapping[str, Any], *, in_transaction: bool, prepare: Callable[[Any], None]) -> list[Any]:
+    def run(self, engine: Engine, parameters: Mapping[str, Any], tenants: Tenants | None, *, in_transaction: bool) -> list[Any]:
         """The rows, with their columns as attributes. To be called in SQLAlchemy's greenlet; takes a connection of the engine's pool.
 
-        Raises whatever the driver raises; the connection is then dropped, and after a TimeoutError every one that was made before it.
+        ``tenants`` are told to PostgreSQL. Raises whatever the driver raises; the connection is then dropped, and after a TimeoutError
+        every one that was made before it.
         """
         compiled = self.compiled(engine.dialect, parameters)
-        arguments = [argument.of(parameters) for argument in compiled.arguments]
+        sql, arguments = compiled.sql, [argument.of(parameters) for argument in compiled.arguments]
+        if tenants is not None:
+            sql = compiled.confined(tenants)
+            arguments += tenants.values
         with borrowed(engine) as driver:
-            prepare(driver)
-            rows = await_only(_fetch(driver, compiled.sql, arguments, in_transaction=in_transaction))
+            rows = await_only(_fetch(driver, sql, arguments, in_transaction=in_transaction))
         return [compiled.row(row) for row in rows]
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Dialect, Engine, Insert, bindparam, insert
+from sqlalchemy import CTE, Dialect, Engine, Insert, Text, bindparam, func, insert, literal_column, select, text, true
 from sqlalchemy.util import await_only
 
 from app.core.errors import AppError
 from app.db.base import Base
+from app.db.confinement import SETTING, Tenants
 from app.db.errors import is_refused, overtaken
 from app.db.lookups import Process, borrowed
 
@@ -56,21 +57,24 @@ class Writer:
     def __init__(self, engine: Engine, *, in_transaction: bool) -> None:
         self._engine = engine
         self._in_transaction = in_transaction
-        self._statements: dict[Shape, tuple[_Statement, ...]] = {}
+        self._statements: dict[tuple[Shape, str | None], tuple[_Statement, ...]] = {}
 
-    def write(self, insertions: Sequence[Insertion], prepare: Callable[[Any], None]) -> bool:
+    def write(self, insertions: Sequence[Insertion], tenants: Tenants | None) -> bool:
         """Whether the rows were written, and are durable; not when the database refuses one. To be called in SQLAlchemy's greenlet.
 
-        Raises whatever else the driver raises: then nobody knows. But PoolTimeoutError when no connection was free.
+        ``tenants`` are told to PostgreSQL. Raises whatever else the driver raises: then nobody knows. But PoolTimeoutError when no
+        connection was free.
         """
         rows = [row for insertion in insertions for row in insertion.rows]
         shape = tuple((insertion.model, tuple(row)) for insertion in insertions for row in insertion.rows)
-        statements = self._statements.get(shape)
+        told = tenants.expression if tenants is not None else None
+        statements = self._statements.get((shape, told))
         if statements is None:
-            statements = self._statements[shape] = tuple(_compile(shape, self._engine.dialect))
+            statements = self._statements[shape, told] = tuple(_compile(shape, tenants, self._engine.dialect))
+        if tenants is not None:
+            rows.append(_named(tenants))
         sent = [(statement.sql, statement.values_of(rows)) for statement in statements]
         with borrowed(self._engine) as driver:
-            prepare(driver)
             if self._engine.dialect.name == "sqlite":
                 written: bool = await_only(_send_to_sqlite(driver, sent))
             else:
@@ -78,14 +82,18 @@ class Writer:
         return written
 
 
-def _compile(shape: Shape, dialect: Dialect) -> Iterator[_Statement]:
+def _compile(shape: Shape, tenants: Tenants | None, dialect: Dialect) -> Iterator[_Statement]:
     """One for all rows; on SQLite, where a statement writes to one table, one for each."""
-    places = {f"row_{number}_{column}": (number, column) for number, (_, columns) in enumerate(shape) for column in columns}
-    tables: list[Any] = [model.__table__ for model, _ in shape]
-    inserts = [
-        insert(table).values({column: bindparam(f"row_{number}_{column}", type_=table.c[column].type) for column in columns})
-        for number, (table, (_, columns)) in enumerate(zip(tables, shape, strict=True))
-    ]
+    places: dict[str, tuple[int, str]] = {}
+    inserts: list[Insert] = []
+    told = _tell(tenants, len(shape), places) if tenants is not None else None
+    for number, (model, columns) in enumerate(shape):
+        table: Any = model.__table__
+        values = {column: bindparam(f"row_{number}_{column}", type_=table.c[column].type) for column in columns}
+        places |= {value.key: (number, column) for column, value in values.items()}
+        # What is written comes from where the tenants are told, so that they are told before.
+        made = insert(table)
+        inserts.append(made.values(values) if told is None else made.from_select(columns, select(*values.values()).select_from(told)))
     if dialect.name != "sqlite":
         *others, last = inserts
         inserts = [last.add_cte(*(other.cte(f"row_{number}") for number, other in enumerate(others)))]
@@ -97,6 +105,18 @@ def _compile(shape: Shape, dialect: Dialect) -> Iterator[_Statement]:
                 (*places[name], compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in compiled.positiontup
             ),
         )
+
+
+def _named(tenants: Tenants) -> dict[str, str]:
+    return {f"tenants_{place}": value for place, value in enumerate(tenants.values)}
+
+
+def _tell(tenants: Tenants, number: int, places: dict[str, tuple[int, str]]) -> CTE:
+    """Tells PostgreSQL the tenants, whose values are those of the row with that number."""
+    names = list(_named(tenants))
+    places |= {name: (number, name) for name in names}
+    told = text(tenants.expression.format(*(f":{name}" for name in names))).bindparams(*(bindparam(name, type_=Text()) for name in names))
+    return select(func.set_config(literal_column(f"'{SETTING}'"), told, true())).cte("told")
 
 
 async def _send_to_sqlite(driver: Any, sent: Sequence[tuple[str, list[Any]]]) -> bool:

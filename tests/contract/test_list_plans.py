@@ -18,7 +18,7 @@ from app.authz.tree import KEYS, SCOPES
 from app.core.actors import Actor, ActorType, Asker
 from app.core.permissions import Action
 from app.db.base import Base
-from app.db.confinement import SETTING
+from app.db.confinement import SETTING, Tenants
 from app.db.engine import Database
 from app.db.listing import Listing, Shape
 from app.db.lookups import Lookup
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.anyio
 
 ENGINE = BuiltinPolicyEngine()
 ASKER = Asker(Actor(ActorType.USER, "u"))
+TENANTS = Tenants.exactly(uuid4())
 
 
 def listings() -> Iterator[Listing]:
@@ -112,8 +113,10 @@ async def plans_of(url: str) -> dict[str, list[str]]:
         await connection.execute(f"SELECT set_config('{SETTING}', '{{{uuid4().hex}}}', false)")
         for number, (name, lookup) in enumerate(every_lookup()):
             sent = lookup.compiled(database.reader.sync_engine.dialect, AnyValue())
-            await connection.execute(f"PREPARE asked{number} AS {sent.sql}")
-            given = f"({', '.join(['NULL'] * len(sent.arguments))})" if sent.arguments else ""
+            told = TENANTS if database.row_level_security else None
+            await connection.execute(f"PREPARE asked{number} AS {sent.confined(told) if told else sent.sql}")
+            values = ["NULL"] * (len(sent.arguments) + len(told.values if told else ()))
+            given = f"({', '.join(values)})" if values else ""
             plan = [row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE asked{number}{given}")]
             await connection.execute(f"DEALLOCATE asked{number}")
             read = [table for step in plan for table in re.findall(r"Seq Scan on (\w+)", step) if table in TABLES]

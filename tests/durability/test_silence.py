@@ -237,9 +237,9 @@ async def test_every_request_is_answered_in_time_and_jobs_go_on(database_url: st
 
 async def test_a_commit_that_is_not_answered_may_have_been_made_and_keeps_its_bytes(database_url: str, tmp_path: Path) -> None:
     async with behind_a_proxy(database_url, tmp_path) as (proxy, _server, alice, project):
-        proxy.silent_at = [b"INSERT INTO document_versions", b"COMMIT"]
+        proxy.silent_at, proxy.heard = [b"unanswered.txt"], True  # among the values of the one statement that writes and commits
         async with in_time():
-            refused = await alice.upload(f"/projects/{project}/documents", b"unknown", expect=503)
+            refused = await alice.upload(f"/projects/{project}/documents", b"unknown", expect=503, file_name="unanswered.txt")
         assert refused.json()["detail"] == "The database does not answer. See whether your change was made, and try again."
         assert (await alice.get("/me", None)).status_code == 503
         proxy.silent_at = []

@@ -18,7 +18,8 @@ class Proxy:
     """Passes bytes on; but the next connections get the ``answers``, if there are any, and the next ``cuts`` long answers are cut off.
 
     It falls silent when it is told to, or when all of ``silent_at`` has been asked on one connection, one after the other: then nothing
-    comes through any more, not even that a connection has ended, and none breaks.
+    comes through any more, not even that a connection has ended, and none breaks. What was asked last comes through if it is to be
+    ``heard``: then it is the answer that is missing.
     """
 
     def __init__(self, port: int) -> None:
@@ -29,6 +30,7 @@ class Proxy:
         self.cuts = 0
         self.cut_after = 1_000_000
         self.silent_at: list[bytes] = []
+        self.heard = False
         self.silence = asyncio.Event()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -93,6 +95,9 @@ class Proxy:
                     asked += 1
                     if asked == len(self.silent_at):
                         self.fall_silent()
+                        if self.heard:
+                            target.write(data)
+                            data = b""
                 await flowing.wait()
                 target.write(data)
                 await target.drain()

@@ -1,0 +1,76 @@
+"""Connections go to who has waited longest, and to nobody who has given up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from app.db.engine import Database, PoolLimits
+from app.db.lookups import borrowed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def single(database_url: str) -> AsyncIterator[Database]:
+    """With one connection that can write, which was made already."""
+    database = Database.from_url(database_url, PoolLimits(size=1, checkout_seconds=0.2))
+    try:
+        async with database.writer.connect():
+            pass
+        yield database
+    finally:
+        await database.aclose()
+
+
+async def test_who_has_just_come_waits_behind_all_others(single: Database) -> None:
+    served: list[str] = []
+
+    def ask(name: str) -> None:
+        with borrowed(single.writer.sync_engine):
+            served.append(name)
+            await_only(asyncio.sleep(0))
+
+    async def ask_often(name: str) -> None:
+        for _ in range(4):
+            await greenlet_spawn(ask, name)
+
+    await asyncio.gather(*map(ask_often, "abcd"))
+    assert "".join(served) == "abcd" * 4
+
+
+async def test_who_waits_too_long_is_told_so_and_misses_nothing(single: Database) -> None:
+    async with single.writer.connect():
+        with pytest.raises(PoolTimeoutError):
+            await single.writer.connect()
+    async with single.writer.connect():
+        assert single.writer.pool.checkedout() == 1  # type: ignore[attr-defined] # it is a pool of a fixed size
+
+
+@pytest.mark.parametrize("pause", range(6))
+async def test_what_comes_to_who_goes_away_goes_to_the_next(single: Database, pause: int) -> None:
+    async def ask() -> None:
+        async with single.writer.connect():
+            pass
+
+    async with single.writer.connect():
+        gone, patient = asyncio.create_task(ask()), asyncio.create_task(ask())
+        await asyncio.sleep(0.01)
+    for _ in range(pause):
+        await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    await patient
+    assert single.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_who_gives_up_while_waiting_is_passed_over(single: Database) -> None:
+    async with single.writer.connect():
+        gone = asyncio.create_task(single.writer.connect().__aenter__())
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+    async with single.writer.connect():
+        assert single.writer.pool.checkedout() == 1  # type: ignore[attr-defined]
