@@ -69,7 +69,9 @@ class Sealer:
         sealed = 0
         for organization_id in waiting:
             try:
-                while count := await self._seal_batch(organization_id):
+                count = BATCH
+                while count == BATCH:  # fewer are all there were: what has come since waits for the next time, or no batch would be large
+                    count = await self._seal_batch(organization_id)
                     sealed += count
             except BrokenChainError as error:
                 if organization_id not in self.broken:

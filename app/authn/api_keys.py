@@ -36,7 +36,7 @@ _ROW: Final = (
     .join_from(_SECRETS, _KEYS, _KEYS.c.id == _SECRETS.c.api_key_id)
     .where(_SECRETS.c.prefix == bindparam("prefix"))
 )
-_BY_PREFIX: Final = Lookup(_ROW)
+_BY_PREFIX: Final = Lookup(_ROW, is_short=True)
 _ROWS: Final = _ROW.cte("proof")
 # The database compares too, only to look for nothing on behalf of who shows a wrong secret: what counts is the comparison below.
 PROOF: Final = Proof(_ROWS, _ROWS.c.proof_hash == bindparam("shown"), word(ActorType.API_KEY.value), written_uuid(_ROWS.c.proof_id))

@@ -141,7 +141,7 @@ def locating(key: InstrumentedAttribute[Any], *, has_groups: bool, tells_unsent:
     tenant = _tenant_of(key, target)
     named = [token_groups(ACTOR).where(tenant_of_token_groups(ACTOR) == tenant)] if has_groups else []
     subjects = subjects_in(tenant, select(*asking_actor(ACTOR)), *named)
-    return Lookup(select(*_with_roles(key, target, subjects, tells_unsent=tells_unsent)).select_from(target))
+    return Lookup(select(*_with_roles(key, target, subjects, tells_unsent=tells_unsent)).select_from(target), is_short=True)
 
 
 @cache

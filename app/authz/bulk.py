@@ -66,12 +66,12 @@ async def holdings(view: View, resource_type: ResourceType, asked: Collection[tu
             ResourceRef(ResourceType(row.scope_type), row.scope_id),
             frozenset(map(Role, row.roles.split(","))) if row.roles else frozenset(),
         )
-        for row in await view.look_up_all(_lookup(resource_type, tuple(slots)), parameters)
+        for row in await view.look_up_all(_lookup(resource_type, tuple(slots), is_short=len(asked) == 1), parameters)
     ]
 
 
 @cache
-def _lookup(resource_type: ResourceType, slots: tuple[str, ...]) -> Lookup:
+def _lookup(resource_type: ResourceType, slots: tuple[str, ...], *, is_short: bool) -> Lookup:
     targets = _targets(resource_type)
     subjects = _subjects(targets, slots)
     columns = SCOPES[model_of(resource_type)]
@@ -89,7 +89,7 @@ def _lookup(resource_type: ResourceType, slots: tuple[str, ...]) -> Lookup:
     pairs = targets.join(scopes, scopes.c.resource_id == targets.c.resource_id).join(subjects, is_the_askers)
     asker = targets.c.resource_id, targets.c.asker_type, targets.c.asker_id
     way = subjects.c.subject_type, subjects.c.subject_id, scopes.c.scope_type, scopes.c.scope_id
-    return Lookup(select(*asker, *way, roles_held(subjects, scopes).label("roles")).select_from(pairs))
+    return Lookup(select(*asker, *way, roles_held(subjects, scopes).label("roles")).select_from(pairs), is_short=is_short)
 
 
 def _targets(resource_type: ResourceType) -> CTE:

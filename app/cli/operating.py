@@ -20,6 +20,7 @@ from app.core.keys import SCHEME
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef, ResourceType
 from app.http.runtime import Runtime
+from app.http.schemas import show_rows
 from app.main import close_runtime, make_runtime, prepare_schema
 from app.models import ApiKey, Organization, Project
 from app.resources.api_keys.repository import ApiKeyRepository
@@ -95,7 +96,7 @@ async def list_keys(settings: Settings, slug: str) -> list[ApiKeyRead]:
     async with open_runtime(settings) as runtime:
         home = await _find(runtime, Organization.slug, slug, f"there is no organization {slug!r}")
         async with open_system_work(runtime.context, "command line", home.organization_id) as work:
-            return [ApiKeyRead.model_validate(row) for row in await ApiKeyRepository(work).list_all()]
+            return show_rows(await ApiKeyRepository(work).list_all(), ApiKeyRead)
 
 
 async def rotate_key(settings: Settings, named: str, overlap_seconds: int) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from app.core.text import is_storable
@@ -15,6 +15,10 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 MAX_OFFSET = 2**62
+
+# json.dumps would make one for each page.
+_SORTED: Final = json.JSONEncoder(sort_keys=True, default=str)
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class InvalidCursorError(ValueError):
@@ -82,13 +86,13 @@ class CursorPage(Generic[Item]):
 
 def fingerprint(filters: Mapping[str, Any]) -> str:
     """A short digest of the filters and the order that a cursor is bound to."""
-    text = json.dumps(filters, sort_keys=True, default=str)
+    text = _SORTED.encode(filters)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def encode_cursor(cursor: Cursor, bound_to: str) -> str:
     """The opaque text of a cursor."""
-    text = json.dumps([bound_to, cursor.value, cursor.id.hex], separators=(",", ":"))
+    text = _COMPACT.encode([bound_to, cursor.value, cursor.id.hex])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

@@ -225,7 +225,8 @@ class Database:
             poolclass=FairPool,
             max_overflow=0,
             pool_timeout=self.limits.checkout_seconds,
-            connect_args={"timeout": self.limits.lock_seconds},
+            # Whoever has borrowed a connection may also use it in his own thread: see look-ups that are short.
+            connect_args={"timeout": self.limits.lock_seconds, "check_same_thread": False},
             json_serializer=partial(json.dumps, ensure_ascii=False),  # as it is read, so that it can be searched
             json_deserializer=from_json,
             hide_parameters=True,  # what a caller sent stands in no error's text, and so in no log line

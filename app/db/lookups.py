@@ -4,6 +4,7 @@ SQLAlchemy's connection, cursor and result around such a statement cost several 
 them is a trip to the connection's thread.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,10 +64,15 @@ class Compiled:
 
 
 class Lookup:
-    """A select of few rows. Make it once: it keeps what it was compiled to."""
+    """A select of few rows. Make it once: it keeps what it was compiled to.
 
-    def __init__(self, statement: Select[Any]) -> None:
+    ``is_short``: it is answered in a fraction of a millisecond, whatever is stored. SQLite, which is a part of this process, then answers
+    on the spot: a trip to the connection's thread and back costs more than the answer. All else waits meanwhile.
+    """
+
+    def __init__(self, statement: Select[Any], *, is_short: bool = False) -> None:
         self.statement = statement
+        self.is_short = is_short
         self._compiled: dict[str, Compiled] = {}
 
     def compiled(self, dialect: Dialect, parameters: Mapping[str, Any]) -> "Compiled":
@@ -88,7 +94,13 @@ class Lookup:
             sql = compiled.confined(tenants)
             arguments += tenants.values
         with borrowed(engine) as driver:
-            rows = await_only(_fetch(driver, sql, arguments, in_transaction=in_transaction))
+            if engine.dialect.name != "sqlite":
+                rows = await_only(_fetch(driver, sql, arguments, in_transaction=in_transaction))
+            elif self.is_short:
+                rows = driver._conn.execute(sql, arguments).fetchall()  # noqa: SLF001 - nobody else has it: it is borrowed
+                await_only(asyncio.sleep(0))  # else all who have asked are answered before anybody new gets a connection
+            else:
+                rows = await_only(driver.execute_fetchall(sql, arguments))  # one trip to its thread
         return [compiled.row(row) for row in rows]
 
 
@@ -115,8 +127,6 @@ def borrowed(engine: Engine) -> Iterator[Any]:
 
 
 async def _fetch(driver: Any, sql: str, arguments: list[Any], *, in_transaction: bool) -> Any:
-    if hasattr(driver, "execute_fetchall"):  # aiosqlite: one trip to its thread
-        return await driver.execute_fetchall(sql, arguments)
     if not in_transaction:
         return await driver.fetch(sql, *arguments)
     await driver.execute("BEGIN READ ONLY;")

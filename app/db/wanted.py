@@ -59,7 +59,7 @@ class ProofLookup(Lookup):
     """Finds the row behind a credential, with the columns of another row beside it: all of them NULL when that one is not found."""
 
     def __init__(self, statement: Select[Any], key: str, names: tuple[str, ...]) -> None:
-        super().__init__(statement)
+        super().__init__(statement, is_short=True)
         self._key = key
         self._names = names
 

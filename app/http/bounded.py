@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.core.pagination import CursorPage, CursorRequest, Page, fingerprint
 from app.http.runtime import runtime_of
-from app.http.schemas import MAX_SIZE, ItemT, ListQuery, read_cursor
+from app.http.schemas import MAX_SIZE, ItemT, ListQuery, read_cursor, show_rows
 
 MAX_UNPAGED: Final = 1000
 
@@ -51,7 +51,7 @@ async def bounded(  # noqa: PLR0913 - what a bounded list consists of
     if isinstance(page, CursorPage) and page.next_cursor is not None:
         parameters = urlencode({**query.filters(), "limit": MAX_SIZE, "cursor": page.next_cursor})
         response.headers["Link"] = f'<{runtime_of(request).base_path}{path}?{parameters}>; rel="next"'
-    return [read.model_validate(row) for row in page.items]
+    return show_rows(page.items, read)
 
 
 def link_next(request: Request, response: Response, query: ArrayQuery, page: Page[Any] | CursorPage[Any]) -> None:

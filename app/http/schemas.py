@@ -1,10 +1,11 @@
 """The wire shapes every resource shares, and the one set of types for text that comes in."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    TypeAdapter,
 )
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function, no_info_before_validator_function
 
@@ -300,9 +302,19 @@ def read_cursor(cursor: str | None, bound_to: str) -> Cursor | None:
         raise InvalidError(str(error), pointer="query.cursor", code="invalid_cursor") from None
 
 
+@cache
+def _rows_of(read: type[ItemT]) -> TypeAdapter[list[ItemT]]:
+    return TypeAdapter(list[read])  # type: ignore[valid-type] # it is a value here
+
+
+def show_rows(rows: Sequence[Any], read: type[ItemT]) -> list[ItemT]:
+    """The wire form of rows."""
+    return _rows_of(read).validate_python(rows, from_attributes=True)
+
+
 def show_page(page: Page[Any] | CursorPage[Any], read: type[ItemT]) -> PageRead[ItemT] | CursorPageRead[ItemT]:
     """The wire form of a page of rows."""
-    items = [read.model_validate(row) for row in page.items]
+    items = show_rows(page.items, read)
     if isinstance(page, CursorPage):
         return CursorPageRead(items=items, next_cursor=page.next_cursor, has_more=page.next_cursor is not None)
     size, number = page.request.size, page.request.page

@@ -4,7 +4,10 @@ import json
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 # What every LogRecord has; whatever else one carries was given with ``extra=`` and is shown.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -14,8 +17,6 @@ _CLIENTS: Final = (
     *("aioboto3", "aiobotocore", "boto3", "botocore", "s3transfer"),
     *("aiohttp", "hpack", "httpcore", "httpx", "requests", "urllib3"),
 )
-
-_ENCODER: Final = json.JSONEncoder(default=str, ensure_ascii=False)  # json.dumps would make one for each line
 
 
 def configure_logging(level: str, *, as_json: bool) -> None:
@@ -45,7 +46,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": f"{_second_of(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -53,7 +54,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _ENCODER.encode(line)
+        try:
+            return to_json(line, fallback=str).decode()
+        except ValueError:  # half a character: what is no text in UTF-8 is told by its number
+            return json.dumps(line, default=str)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -66,6 +70,11 @@ class ConsoleFormatter(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname:<7} {record.getMessage()}" + (f"  {extra}" if extra else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+@lru_cache(1)
+def _second_of(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

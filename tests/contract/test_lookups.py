@@ -150,3 +150,22 @@ async def test_a_look_up_sees_the_tenants_it_was_told(alice: Caller, database: D
     for seen in (tenants, Tenants.exactly(uuid4()), None, tenants):
         row = await database.look_up(lookup, parameters, seen)
         assert (row is not None) == (seen is tenants or not database.row_level_security)
+
+
+async def test_many_at_once_let_others_have_their_turn(alice: Caller, database: Database, asked: list[Asked]) -> None:
+    """SQLite answers a short one on the spot: were all answered one after the other, no new connection would be taken meanwhile."""
+    await alice.get(f"/organizations/{(await alice.new_organization())['id']}")
+    lookup = asked[-1]
+    assert lookup.lookup.is_short
+    turns = 0
+
+    async def go_on() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.create_task(go_on())
+    await asyncio.gather(*(database.look_up(*lookup) for _ in range(80)))
+    other.cancel()
+    assert turns >= 80 / database.reader.pool.size()  # type: ignore[attr-defined] # it is a pool of a fixed size

@@ -31,6 +31,12 @@ def test_a_machine_reads_one_object_with_everything() -> None:
     }
 
 
+def test_half_a_character_is_told_by_its_number() -> None:
+    line = JsonFormatter().format(record("%s", "\ud800", actor=ValueError("\udfff")))
+    assert line.isascii()
+    assert (json.loads(line)["message"], json.loads(line)["actor"]) == ("\ud800", "\udfff")
+
+
 def test_a_person_reads_what_the_message_does_not_say_yet() -> None:
     line = ConsoleFormatter().format(
         record("%s %s %s", "GET", "-", 404, method="GET", status=404, route=None, actor="user:alice", took=2.5)

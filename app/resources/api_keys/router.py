@@ -10,6 +10,7 @@ from app.core.resources import ResourceRef
 from app.http.bounded import link_next
 from app.http.dependencies import TheRuntime, Work
 from app.http.routes import Routes
+from app.http.schemas import show_rows
 from app.http.targets import TheApiKey, everything, the_api_key
 from app.resources.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyListQuery, ApiKeyRead, ApiKeyRotate, ApiKeyUpdate
 from app.resources.api_keys.service import ApiKeyService, existing
@@ -46,7 +47,7 @@ async def list_api_keys(
     """List the API keys of an organization or of one scope, revoked ones included, oldest first."""
     page = await api_keys.list_visible(query)
     link_next(request, response, query, page)
-    return [ApiKeyRead.model_validate(row) for row in page.items]
+    return show_rows(page.items, ApiKeyRead)
 
 
 @routes.get("/api-keys/{api_key_id}", allow=Action.MEMBER_MANAGE, on=the_api_key)
