@@ -43,10 +43,11 @@ def render_verdicts(verdicts: Iterable[Verdict]) -> list[str]:
             f"{'<=' if verdict.is_upper else '>='} {verdict.bound:g}",
             *_judged(verdict, verdict.value),
             *_judged(verdict, verdict.confined),
+            number(verdict.floor),
         )
         for verdict in verdicts
     ]
-    return table(("what", "database", "measure", "target", "is", "met", "with row-level security", "met"), rows)
+    return table(("what", "database", "measure", "target", "is", "met", "with row-level security", "met", "the floor"), rows)
 
 
 def render_requests(results: Results) -> Iterator[str]:

@@ -17,7 +17,10 @@ Number = Callable[[Results, str, Side], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A number of ours beside what is wanted of it; on PostgreSQL without and with row-level security."""
+    """A number of ours beside what is wanted of it; on PostgreSQL without and with row-level security.
+
+    ``floor`` is the same number of the least that this stack can do: what that misses too, no service on it can reach.
+    """
 
     title: str
     database: str
@@ -26,6 +29,7 @@ class Verdict:
     is_upper: bool
     value: float | None
     confined: float | None = None
+    floor: float | None = None
 
     def is_met(self, value: float) -> bool:
         """Whether a value is as it should be."""
@@ -72,6 +76,7 @@ MEASURES: Final[dict[Number, str]] = {
     p99_over_p50: f"p99 / p50, {MANY} connections",
 }
 
+_TOLD_OF_THE_FLOOR: Final = (times_the_reference, p99_over_p50)
 _WHOLE: Final = [workload.name for workload in WORKLOADS if not workload.is_small]
 
 TARGETS: Final = (
@@ -110,8 +115,9 @@ def judge(results: Results) -> Iterator[Verdict]:
     for target in sorted(TARGETS, key=lambda target: names.index(target.workload)):
         value, confined = (target.number(results, target.workload, (program, target.database)) for program in (OURS, CONFINED))
         if value is not None or confined is not None:
+            floor = target.number(results, target.workload, (FLOOR, target.database)) if target.number in _TOLD_OF_THE_FLOOR else None
             measure = MEASURES[target.number]
-            yield Verdict(titles[target.workload], target.database, measure, target.bound, target.is_upper, value, confined)
+            yield Verdict(titles[target.workload], target.database, measure, target.bound, target.is_upper, value, confined, floor)
 
 
 def _ratio(results: Results, one: tuple[str, Side, int], other: tuple[str, Side, int]) -> float | None:
