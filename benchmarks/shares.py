@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import cProfile
 import gc
+import logging
 import os
 import pstats
 import sys
@@ -104,16 +105,17 @@ def asking(app: Any) -> Ask:
 
 async def measure(ask: Ask, request: Request, times: int, rounds: int) -> Cost:
     """The least of the rounds, and the shares of one more."""
+    each = max(times // AT_ONCE, 1)
 
     async def ask_often() -> None:
-        for _ in range(times // AT_ONCE):
+        for _ in range(each):
             if await ask(request) not in {200, 201}:
                 raise RuntimeError(f"{request.method} {request.path} failed")
 
     async def ask_all() -> float:
         started = time.process_time()
         await asyncio.gather(*(ask_often() for _ in range(AT_ONCE)))
-        return (time.process_time() - started) / (times // AT_ONCE * AT_ONCE) * 1e6
+        return (time.process_time() - started) / (each * AT_ONCE) * 1e6
 
     await ask_all()
     gc.collect()
@@ -124,7 +126,7 @@ async def measure(ask: Ask, request: Request, times: int, rounds: int) -> Cost:
     await ask_all()
     profile.disable()
     found: Any = pstats.Stats(profile)
-    return Cost(least, found.total_calls / times, dict(share_out(found.stats)))
+    return Cost(least, found.total_calls / (each * AT_ONCE), dict(share_out(found.stats)))
 
 
 def share_out(stats: Mapping[Any, Any]) -> Iterator[tuple[str, float]]:
@@ -210,6 +212,7 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            logging.getLogger().handlers.clear()
             sys.stderr = kept
 
 

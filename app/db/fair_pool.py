@@ -6,8 +6,10 @@ waking up and then goes to the end of the line: with more requests than connecti
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
@@ -71,13 +73,20 @@ class FairQueue(QueueCommon[ConnectionPoolEntry]):
             if mine.done() and not mine.cancelled():  # it came with the end of the waiting
                 self.put_nowait(mine.result())
             mine.cancel()
+            with suppress(ValueError):
+                self._waiting.remove(mine)
             if isinstance(error, TimeoutError):
                 raise Empty from None
             raise
 
 
 class FairPool(AsyncAdaptedQueuePool):
-    """Like its parent, and fair."""
+    """Like its parent, and fair. Who waits while no connection can be made is told so at once, and not that all are in use."""
 
     __module__ = AsyncAdaptedQueuePool.__module__  # its log lines are SQLAlchemy's
     _queue_class = FairQueue
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        # Connected when it is handed out, as after it was lost: when that fails it goes to the next in line. Of a connection that
+        # could not be made here the pool would tell nobody, and those who wait would sleep through all their time.
+        return _ConnectionRecord(self, connect=False)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic, thread_time
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ from app.db.confinement import Tenants, confined
 from app.db.silence import leave
 
 _FLOAT8: Final = 701  # what PostgreSQL calls the one type of number whose driver needs to be asked which it is
+
+_SHORT_SECONDS: Final = 0.003
+_LONG_FOR_SECONDS: Final = 60.0
 
 Process = Callable[[Any], Any]
 
@@ -66,13 +70,15 @@ class Compiled:
 class Lookup:
     """A select of few rows. Make it once: it keeps what it was compiled to.
 
-    ``is_short``: it is answered in a fraction of a millisecond, whatever is stored. SQLite, which is a part of this process, then answers
-    on the spot: a trip to the connection's thread and back costs more than the answer. All else waits meanwhile.
+    ``is_short``: it is answered in a fraction of a millisecond, however much is stored. SQLite, which is a part of this process, then
+    answers on the spot: a trip to the connection's thread and back costs more than the answer. All else waits meanwhile, so one that took
+    long, as for somebody in thousands of groups, is answered in the thread for a while.
     """
 
     def __init__(self, statement: Select[Any], *, is_short: bool = False) -> None:
         self.statement = statement
         self.is_short = is_short
+        self._is_long_until = 0.0
         self._compiled: dict[str, Compiled] = {}
 
     def compiled(self, dialect: Dialect, parameters: Mapping[str, Any]) -> "Compiled":
@@ -96,12 +102,19 @@ class Lookup:
         with borrowed(engine) as driver:
             if engine.dialect.name != "sqlite":
                 rows = await_only(_fetch(driver, sql, arguments, in_transaction=in_transaction))
-            elif self.is_short:
-                rows = driver._conn.execute(sql, arguments).fetchall()  # noqa: SLF001 - nobody else has it: it is borrowed
+            elif self.is_short and monotonic() >= self._is_long_until:
+                rows = self._answer_here(driver, sql, arguments)
                 await_only(asyncio.sleep(0))  # else all who have asked are answered before anybody new gets a connection
             else:
                 rows = await_only(driver.execute_fetchall(sql, arguments))  # one trip to its thread
         return [compiled.row(row) for row in rows]
+
+    def _answer_here(self, driver: Any, sql: str, arguments: list[Any]) -> Any:
+        started = thread_time()
+        rows = driver._conn.execute(sql, arguments).fetchall()  # noqa: SLF001 - nobody else has it: it is borrowed
+        if thread_time() - started > _SHORT_SECONDS:
+            self._is_long_until = monotonic() + _LONG_FOR_SECONDS
+        return rows
 
 
 @contextmanager

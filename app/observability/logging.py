@@ -12,6 +12,8 @@ from pydantic_core import to_json
 # What every LogRecord has; whatever else one carries was given with ``extra=`` and is shown.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+_PLAIN: Final = (str, int, float, type(None), dict, list)
+
 # Libraries that tell what they ask other servers: a line for each question, and below that headers, credentials and signed URLs.
 _CLIENTS: Final = (
     *("aioboto3", "aiobotocore", "boto3", "botocore", "s3transfer"),
@@ -78,4 +80,9 @@ def _second_of(seconds: int) -> str:
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD and key != "color_message"}
+    """What is plain as it is, anything else as it names itself: what it has inside is not for the log."""
+    return {
+        key: value if isinstance(value, _PLAIN) else str(value)
+        for key, value in vars(record).items()
+        if key not in _STANDARD and key != "color_message"
+    }

@@ -1,6 +1,7 @@
 """Connections go to who has waited longest, and to nobody who has given up."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -74,3 +75,14 @@ async def test_who_gives_up_while_waiting_is_passed_over(single: Database) -> No
         await asyncio.gather(gone, return_exceptions=True)
     async with single.writer.connect():
         assert single.writer.pool.checkedout() == 1  # type: ignore[attr-defined]
+
+
+async def test_who_waits_while_no_connection_can_be_made_is_told_so_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        url = f"postgresql://nobody:nothing@127.0.0.1:{taken.getsockname()[1]}/none"
+        database = Database.from_url(url, PoolLimits(size=2, checkout_seconds=30))
+        async with asyncio.timeout(20):
+            found = await asyncio.gather(*(database.ping() for _ in range(6)), return_exceptions=True)
+        await database.aclose()
+    assert [type(error).__name__ for error in found] == ["ConnectionRefusedError"] * 6

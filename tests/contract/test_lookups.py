@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import aiosqlite
 import pytest
 from sqlalchemy import event
 
@@ -150,6 +151,30 @@ async def test_a_look_up_sees_the_tenants_it_was_told(alice: Caller, database: D
     for seen in (tenants, Tenants.exactly(uuid4()), None, tenants):
         row = await database.look_up(lookup, parameters, seen)
         assert (row is not None) == (seen is tenants or not database.row_level_security)
+
+
+async def test_what_took_long_is_answered_in_a_thread_for_a_while(
+    alice: Caller, database: Database, asked: list[Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who is in thousands of groups holds up everybody once, not each time."""
+    await alice.get(f"/organizations/{(await alice.new_organization())['id']}")
+    await stop_jobs()
+    lookup = Lookup(asked[-1].lookup.statement, is_short=True)
+    trips = 0
+    fetch = aiosqlite.Connection.execute_fetchall
+
+    async def counting(self: aiosqlite.Connection, *given: Any) -> Any:
+        nonlocal trips
+        trips += 1
+        return await fetch(self, *given)
+
+    monkeypatch.setattr(aiosqlite.Connection, "execute_fetchall", counting)
+    answers = [await database.look_up(lookup, *asked[-1][1:]) for _ in range(2)]
+    assert trips == 0
+    monkeypatch.setattr("app.db.lookups._SHORT_SECONDS", 0.0)
+    answers += [await database.look_up(lookup, *asked[-1][1:]) for _ in range(3)]
+    assert trips == (2 if database.is_sqlite else 0)
+    assert answers == answers[:1] * 5
 
 
 async def test_many_at_once_let_others_have_their_turn(alice: Caller, database: Database, asked: list[Asked]) -> None:

@@ -184,11 +184,11 @@ async def ask_everything(caller: Caller, project: str) -> list[httpx.Response]:
 
 
 @asynccontextmanager
-async def behind_a_proxy(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[Proxy, Server, Caller, str]]:
+async def behind_a_proxy(database_url: str, tmp_path: Path, **settings: str) -> AsyncIterator[tuple[Proxy, Server, Caller, str]]:
     """A service whose database can be made to fall silent, a caller of it, and a project of theirs."""
     async with (
         between(database_url) as (proxy, url),
-        serving(url, tmp_path, **SETTINGS) as server,
+        serving(url, tmp_path, **SETTINGS, **settings) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         alice = Caller(client, {"X-SaaSBase-Actor": "user:alice"})
@@ -235,9 +235,13 @@ async def test_every_request_is_answered_in_time_and_jobs_go_on(database_url: st
         assert await failed_jobs(server) == before, "every job has come to its end again"
 
 
-async def test_a_commit_that_is_not_answered_may_have_been_made_and_keeps_its_bytes(database_url: str, tmp_path: Path) -> None:
-    async with behind_a_proxy(database_url, tmp_path) as (proxy, _server, alice, project):
-        proxy.silent_at, proxy.heard = [b"unanswered.txt"], True  # among the values of the one statement that writes and commits
+@pytest.mark.parametrize("pooler", [False, True])
+async def test_a_commit_that_is_not_answered_may_have_been_made_and_keeps_its_bytes(
+    database_url: str, tmp_path: Path, *, pooler: bool
+) -> None:
+    async with behind_a_proxy(database_url, tmp_path, SAASBASE_DATABASE__TRANSACTION_POOLER=str(pooler)) as (proxy, _, alice, project):
+        # The name is among the values of the one statement that writes, and commits unless a pooler is between.
+        proxy.silent_at, proxy.heard = [b"unanswered.txt", *([b"COMMIT"] if pooler else [])], True
         async with in_time():
             refused = await alice.upload(f"/projects/{project}/documents", b"unknown", expect=503, file_name="unanswered.txt")
         assert refused.json()["detail"] == "The database does not answer. See whether your change was made, and try again."

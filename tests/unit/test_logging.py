@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -35,6 +37,19 @@ def test_half_a_character_is_told_by_its_number() -> None:
     line = JsonFormatter().format(record("%s", "\ud800", actor=ValueError("\udfff")))
     assert line.isascii()
     assert (json.loads(line)["message"], json.loads(line)["actor"]) == ("\ud800", "\udfff")
+
+
+def test_what_is_inside_of_things_is_not_for_the_log() -> None:
+    @dataclass
+    class Key:
+        name: str
+        secret: str = field(repr=False)
+
+        def __str__(self) -> str:
+            return self.name
+
+    line = json.loads(JsonFormatter().format(record("m", key=Key("k", "s3cret"), at=datetime(2026, 1, 5, tzinfo=UTC), kept={"a": [1]})))
+    assert (line["key"], line["at"], line["kept"]) == ("k", "2026-01-05 00:00:00+00:00", {"a": [1]})
 
 
 def test_a_person_reads_what_the_message_does_not_say_yet() -> None:
