@@ -72,7 +72,6 @@ class FairQueue(QueueCommon[ConnectionPoolEntry]):
         except BaseException as error:
             if mine.done() and not mine.cancelled():  # it came with the end of the waiting
                 self.put_nowait(mine.result())
-            mine.cancel()
             with suppress(ValueError):
                 self._waiting.remove(mine)
             if isinstance(error, TimeoutError):
