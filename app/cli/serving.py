@@ -72,9 +72,15 @@ def serve(
         timeout_graceful_shutdown=settings.web.shutdown_seconds,
         timeout_worker_healthcheck=WORKER_SILENCE_SECONDS,
     )
-    gc.enable()
+    _leave_alone_what_is_there()
     with shared_folder() if settings.web.metrics and workers > 1 else nullcontext():
         run_server(config)
+
+
+def _leave_alone_what_is_there() -> None:
+    """What has been made so far stays. The collector would look through it for a tenth of a second, in which nobody is served."""
+    gc.freeze()
+    gc.enable()
 
 
 def _warn_of_known_secrets(settings: Settings) -> None:
@@ -115,10 +121,7 @@ def make_app() -> "ASGIApp":
     PatientProtocol.patience = Patience(web.header_seconds, web.body_idle_seconds, web.read_idle_seconds)
     PatientProtocol.hsts_seconds = web.hsts_seconds
     app = create_app(settings)
-    # All that has been made so far stays. Looking through it takes the collector a tenth of a second, in which nobody is served.
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+    _leave_alone_what_is_there()
     return Stoppable(app, app.state.runtime.traffic, web.drain_seconds)
 
 
