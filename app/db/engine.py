@@ -175,7 +175,7 @@ class Database:
         if self.writer.sync_engine.dispatch.before_cursor_execute or sum(len(insertion.rows) for insertion in insertions) > MAX_ROWS:
             return False
         try:
-            written: bool = await greenlet_spawn(self._at_once.write, insertions, tenants if self.row_level_security else None)
+            written = await self._at_once.write(insertions, tenants if self.row_level_security else None)
         except PoolTimeoutError:
             raise
         except BaseException:

@@ -121,7 +121,8 @@ class Lookup:
 def borrowed(engine: Engine) -> Iterator[Any]:
     """A driver's connection out of an engine's pool. To be called in SQLAlchemy's greenlet.
 
-    It is dropped when the block raises; and with it every one that was made before, when it has fallen silent or was closed.
+    The block ends every transaction that it begins. When it raises the connection is dropped; and with it every one that was made before,
+    when it has fallen silent or was closed.
     """
     lent = engine.pool.connect()
     driver: Any = lent.driver_connection
@@ -136,7 +137,7 @@ def borrowed(engine: Engine) -> Iterator[Any]:
     except BaseException:
         lent.invalidate()
         raise
-    lent.close()
+    lent._close_special(transaction_reset=True)  # noqa: SLF001 - to SQLite a ROLLBACK of nothing would be one more trip to its thread
 
 
 async def _fetch(driver: Any, sql: str, arguments: list[Any], *, in_transaction: bool) -> Any:

@@ -3,19 +3,19 @@
 A transaction of SQLAlchemy's sends four messages for a row and its audit event, and costs several times what the database does for it.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import CTE, Dialect, Engine, Insert, Text, bindparam, func, insert, literal_column, select, text, true
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from app.core.errors import AppError
 from app.db.base import Base
 from app.db.confinement import SETTING, Tenants
 from app.db.errors import is_refused, overtaken
+from app.db.group_commit import GroupCommit
 from app.db.lookups import Process, borrowed
 
 # Of more rows each number would be a statement of its own.
@@ -58,9 +58,10 @@ class Writer:
         self._engine = engine
         self._in_transaction = in_transaction
         self._statements: dict[tuple[Shape, str | None], tuple[_Statement, ...]] = {}
+        self._group = GroupCommit(engine) if engine.dialect.name == "sqlite" else None
 
-    def write(self, insertions: Sequence[Insertion], tenants: Tenants | None) -> bool:
-        """Whether the rows were written, and are durable; not when the database refuses one. To be called in SQLAlchemy's greenlet.
+    async def write(self, insertions: Sequence[Insertion], tenants: Tenants | None) -> bool:
+        """Whether the rows were written, and are durable; not when the database refuses one.
 
         ``tenants`` are told to PostgreSQL. Raises whatever else the driver raises: then nobody knows. But PoolTimeoutError when no
         connection was free.
@@ -74,12 +75,13 @@ class Writer:
         if tenants is not None:
             rows.append(_named(tenants))
         sent = [(statement.sql, statement.values_of(rows)) for statement in statements]
+        if self._group is not None:
+            return await self._group.write(sent)
+        return await greenlet_spawn(self._send, *sent)
+
+    def _send(self, sent: tuple[str, list[Any]]) -> bool:
         with borrowed(self._engine) as driver:
-            if self._engine.dialect.name == "sqlite":
-                written: bool = await_only(_send_to_sqlite(driver, sent))
-            else:
-                written = await_only(_send_to_postgresql(driver, *sent, in_transaction=self._in_transaction))
-        return written
+            return await_only(_send_to_postgresql(driver, sent, in_transaction=self._in_transaction))
 
 
 def _compile(shape: Shape, tenants: Tenants | None, dialect: Dialect) -> Iterator[_Statement]:
@@ -117,25 +119,6 @@ def _tell(tenants: Tenants, number: int, places: dict[str, tuple[int, str]]) -> 
     places |= {name: (number, name) for name in names}
     told = text(tenants.expression.format(*(f":{name}" for name in names))).bindparams(*(bindparam(name, type_=Text()) for name in names))
     return select(func.set_config(literal_column(f"'{SETTING}'"), told, true())).cte("told")
-
-
-async def _send_to_sqlite(driver: Any, sent: Sequence[tuple[str, list[Any]]]) -> bool:
-    return bool(await driver._execute(_transact, driver._conn, sent))  # noqa: SLF001 - else each statement is a trip to its thread
-
-
-def _transact(connection: sqlite3.Connection, sent: Sequence[tuple[str, list[Any]]]) -> bool:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for sql, values in sent:
-            connection.execute(sql, values)
-        connection.execute("COMMIT")
-    except Exception as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        if not is_refused(error):
-            raise
-        return False
-    return True
 
 
 async def _send_to_postgresql(driver: Any, sent: tuple[str, list[Any]], *, in_transaction: bool) -> bool:

@@ -1,0 +1,132 @@
+"""What is written to SQLite at the same time is written together, and nobody pays for what another one asked."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from app.db.engine import Database, PoolLimits
+from app.db.group_commit import MAX_GROUP, GroupCommit
+from app.db.lookups import borrowed
+
+pytestmark = pytest.mark.anyio
+
+
+class Numbers:
+    """A table of unique numbers, written by group commit, and what the one connection was told."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.database = Database.from_url(f"sqlite:///{file}", PoolLimits(checkout_seconds=0.3, lock_seconds=0.2))
+        self.told: list[str] = []
+        self._commit = GroupCommit(self.database.writer.sync_engine)
+
+    async def open(self) -> None:
+        def prepare() -> None:
+            with borrowed(self.database.writer.sync_engine) as driver:
+                await_only(driver.execute("CREATE TABLE numbers (number INTEGER PRIMARY KEY)"))
+                await_only(driver.set_trace_callback(self.told.append))
+
+        await greenlet_spawn(prepare)
+
+    async def write(self, *numbers: Any) -> bool:
+        return await self._commit.write([("INSERT INTO numbers VALUES (?)", [number]) for number in numbers])
+
+    async def fail(self) -> bool:
+        return await self._commit.write([("INSERT INTO absent VALUES (1)", [])])
+
+    @property
+    def commits(self) -> int:
+        return self.told.count("COMMIT")
+
+    @property
+    def rows(self) -> list[int]:
+        with closing(sqlite3.connect(self.file)) as connection:
+            return [number for (number,) in connection.execute("SELECT number FROM numbers ORDER BY number")]
+
+
+@pytest.fixture
+async def numbers(tmp_path: Path) -> AsyncIterator[Numbers]:
+    made = Numbers(tmp_path / "numbers.db")
+    await made.open()
+    yield made
+    assert made.database.count_connections()[0] == 0
+    await made.database.aclose()
+
+
+async def test_who_comes_at_the_same_time_is_written_by_one_transaction(numbers: Numbers) -> None:
+    assert await asyncio.gather(*map(numbers.write, range(MAX_GROUP))) == [True] * MAX_GROUP
+    assert (numbers.rows, numbers.commits) == ([*range(MAX_GROUP)], 1)
+
+
+async def test_a_group_has_its_bound(numbers: Numbers) -> None:
+    await asyncio.gather(*map(numbers.write, range(2 * MAX_GROUP + 1)))
+    assert (len(numbers.rows), numbers.commits) == (2 * MAX_GROUP + 1, 3)
+
+
+@pytest.mark.parametrize("refused", [[3, 3], [4, 0], ["\ud800"], [2**63]])
+async def test_what_is_refused_costs_the_others_nothing(numbers: Numbers, refused: list[Any]) -> None:
+    """A constraint in the middle of one's rows, one of two who want the same, and what the driver itself cannot write."""
+    await numbers.write(0)
+    outcomes = await asyncio.gather(numbers.write(1), numbers.write(*refused), numbers.write(2))
+    assert (outcomes, numbers.rows) == ([True, False, True], [0, 1, 2])
+
+
+async def test_of_two_who_want_the_same_the_first_gets_it(numbers: Numbers) -> None:
+    assert await asyncio.gather(numbers.write(1), numbers.write(1, 2)) == [True, False]
+    assert numbers.rows == [1]
+
+
+async def test_who_was_told_of_a_fault_has_written_nothing(numbers: Numbers) -> None:
+    """And who had been written before it is told so."""
+    outcomes = await asyncio.gather(numbers.write(1, 1), numbers.write(2), numbers.fail(), numbers.write(3), return_exceptions=True)
+    assert outcomes[:2] == [False, True]
+    assert [type(outcome) for outcome in outcomes[2:]] == [sqlite3.OperationalError] * 2
+    assert numbers.rows == [2]
+    assert await numbers.write(4)
+
+
+async def test_a_file_that_another_process_keeps_locked(numbers: Numbers) -> None:
+    with closing(sqlite3.connect(numbers.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outcomes = await asyncio.gather(*map(numbers.write, range(3)), return_exceptions=True)
+        assert {getattr(outcome, "sqlite_errorcode", None) for outcome in outcomes} == {sqlite3.SQLITE_BUSY}
+        other.execute("ROLLBACK")
+    assert (await numbers.write(5), numbers.rows) == (True, [5])
+
+
+async def test_who_goes_away_in_the_line_leaves_nothing_and_keeps_nobody(numbers: Numbers) -> None:
+    async with numbers.database.writer.connect():
+        tasks = [asyncio.create_task(numbers.write(number)) for number in range(4)]
+        await asyncio.sleep(0.01)
+        for gone in (tasks[0], tasks[3]):  # also the one that began the line
+            gone.cancel()
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*tasks[1:3]) == [True, True]
+    assert numbers.rows == [1, 2]
+    assert all(tasks[gone].cancelled() for gone in (0, 3))
+
+
+async def test_nothing_is_left_to_write_when_all_have_gone(numbers: Numbers) -> None:
+    async with numbers.database.writer.connect():
+        task = asyncio.create_task(numbers.write(1))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert (await numbers.write(2), numbers.rows) == (True, [2])
+
+
+async def test_who_came_late_has_his_own_time_to_wait(numbers: Numbers) -> None:
+    async with numbers.database.writer.connect():
+        early = asyncio.create_task(numbers.write(1))
+        await asyncio.sleep(0.2)
+        late = asyncio.create_task(numbers.write(2))
+        with pytest.raises(PoolTimeoutError):
+            await early
+    assert (await late, numbers.rows) == (True, [2])
