@@ -101,8 +101,8 @@ class DiskBlobStore:
 
     def make_object_folder(self, folder: Path) -> None:
         """Create a folder of ``objects``; each process makes sure by itself that it outlives a crash before it relies on it."""
-        folder.mkdir(exist_ok=True)
         if folder.name not in self._durable_folders:
+            folder.mkdir(exist_ok=True)
             _sync_folder(folder.parent)
             self._durable_folders.add(folder.name)
 
@@ -173,10 +173,10 @@ class DiskBlobWriter:
         await self._settle()
         self._under_way = asyncio.create_task(self._store.run(lambda: self._append(batch)))
 
-    async def finish(self) -> StoredBlob:
+    async def finish(self, batch: bytes | memoryview = b"") -> StoredBlob:
         """See ``BlobWriter.finish``."""
         await self._settle()
-        self._under_way = asyncio.create_task(self._store.run(self._publish))
+        self._under_way = asyncio.create_task(self._store.run(lambda: self._publish(batch)))
         await self._settle()
         self._is_finished = True
         return StoredBlob(f"{SCHEME}:{self._final.parent.name}/{self._final.name}", self._size, self._digest.hexdigest())
@@ -205,8 +205,8 @@ class DiskBlobWriter:
             rest = rest[os.write(self._descriptor, rest) :]
         self._size += len(batch)
 
-    def _publish(self) -> None:
-        self._append(b"")  # an empty blob has a file too
+    def _publish(self, batch: bytes | memoryview) -> None:
+        self._append(batch)  # an empty blob has a file too
         if self._descriptor is not None:
             os.fsync(self._descriptor)
         self._close()

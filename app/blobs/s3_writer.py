@@ -74,8 +74,9 @@ class S3BlobWriter:
         await self._settle()
         self._under_way = asyncio.create_task(self._take(batch))
 
-    async def finish(self) -> StoredBlob:
+    async def finish(self, batch: bytes | memoryview = b"") -> StoredBlob:
         """See ``BlobWriter.finish``."""
+        await self.write(batch)
         await self._settle()
         self._under_way = asyncio.create_task(self._publish())
         await self._settle()

@@ -102,8 +102,8 @@ class BlobWriter(Protocol):
     async def write(self, batch: bytes | memoryview) -> None:
         """Hash and store the next bytes. Returns while the store still reads the batch; the one before it is done with."""
 
-    async def finish(self) -> StoredBlob:
-        """Make the bytes durable; only then do they have an address."""
+    async def finish(self, batch: bytes | memoryview = b"") -> StoredBlob:
+        """Hash and store the last bytes, and make all durable; only then do they have an address."""
 
 
 class BlobStore(Protocol):

@@ -35,7 +35,7 @@ class IncomingUpload:
             RequestValidationError: the form's fields are not valid, or there are others.
             AppError: see ``receive_upload``.
         """
-        upload = await receive_upload(self.request, self.runtime.store, max_bytes=self.runtime.max_upload_bytes)
+        upload = await receive_upload(self.request, self.runtime.store, self.runtime.buffers, max_bytes=self.runtime.max_upload_bytes)
         blob = upload.blob
 
         async def remove() -> None:

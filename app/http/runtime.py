@@ -11,6 +11,7 @@ from app.authn.api_keys import KeyUses
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver
 from app.blobs.store import BlobStore
+from app.http.buffers import Buffers
 from app.http.limits import RequestLimits
 from app.http.traffic import Traffic
 from app.unit_of_work import WorkContext
@@ -38,6 +39,7 @@ class Runtime:
     may_create_organizations: bool
     limits: RequestLimits | None = None
     traffic: Traffic = field(default_factory=Traffic)
+    buffers: Buffers = field(default_factory=Buffers)
 
 
 def runtime_of(connection: HTTPConnection) -> Runtime:

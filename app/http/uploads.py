@@ -11,10 +11,9 @@ from starlette.requests import Request
 from app.blobs.store import BlobStore, BlobWriter, StoredBlob
 from app.core.errors import BadRequestError, InvalidError, TooLargeError, UnsupportedMediaTypeError
 from app.core.text import MAX_JSON_BYTES
+from app.http.buffers import BATCH_BYTES, Buffers
 from app.observability.metrics import UPLOADED_BYTES
 
-BATCH_BYTES: Final = 1024 * 1024
-BUFFER_BYTES: Final = BATCH_BYTES + 512 * 1024  # a batch, and what arrives with its last byte
 MAX_FIELD_BYTES: Final = MAX_JSON_BYTES + 1024
 MAX_PARTS: Final = 20
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
@@ -40,7 +39,7 @@ class _Part:
     data: bytearray = field(default_factory=bytearray)
 
 
-async def receive_upload(request: Request, store: BlobStore, *, max_bytes: int) -> Upload:
+async def receive_upload(request: Request, store: BlobStore, buffers: Buffers, *, max_bytes: int) -> Upload:
     """Read the whole request body. On any error nothing of it is left in the store.
 
     Raises:
@@ -54,12 +53,13 @@ async def receive_upload(request: Request, store: BlobStore, *, max_bytes: int) 
     if declared.isdecimal() and int(declared) > max_bytes + MULTIPART_OVERHEAD:
         raise _too_large(max_bytes)
     async with store.open_write() as writer:
-        form = _FormReader(boundary, max_bytes)
+        form = _FormReader(boundary, max_bytes, buffers)
         async for chunk in request.stream():
             form.feed(chunk)
-            if form.filled >= BATCH_BYTES:
+            if form.filled > BATCH_BYTES:
                 await writer.write(form.take_batch())
         upload = await form.finish(writer)
+    form.give_back()  # not after a failure, when a thread may still be reading
     UPLOADED_BYTES.inc(upload.blob.size_bytes)
     return upload
 
@@ -68,13 +68,14 @@ class _FormReader:
     """The parser's callbacks: collects fields and at most one batch of the file.
 
     Two buffers take turns, one being filled while the store still reads the other: a new one for each batch would cost more in
-    page faults than the parsing does.
+    page faults than the parsing does. A file of one batch needs one.
     """
 
-    def __init__(self, boundary: bytes, max_bytes: int) -> None:
+    def __init__(self, boundary: bytes, max_bytes: int, buffers: Buffers) -> None:
         self.filled = 0
-        self._filling = bytearray(BUFFER_BYTES)
-        self._draining = bytearray(BUFFER_BYTES)
+        self._buffers = buffers
+        self._filling = buffers.take()
+        self._draining: bytearray | None = None
         self._max_bytes = max_bytes
         self._fields: dict[str, str] = {}
         self._file: _Part | None = None
@@ -110,8 +111,13 @@ class _FormReader:
     def take_batch(self) -> memoryview:
         """The file's bytes collected so far; they stay as they are until the batch after the next is begun."""
         batch = memoryview(self._filling)[: self.filled]
-        self._filling, self._draining, self.filled = self._draining, self._filling, 0
+        self._filling, self._draining, self.filled = self._draining or self._buffers.take(), self._filling, 0
         return batch
+
+    def give_back(self) -> None:
+        """Leave the buffers to others."""
+        self._buffers.give_back(self._filling)
+        self._buffers.give_back(self._draining)
 
     async def finish(self, writer: BlobWriter) -> Upload:
         """Check that the form was whole, and make the file durable."""
@@ -122,8 +128,8 @@ class _FormReader:
             raise _file_is_required()
         if not self._file_bytes:
             raise BadRequestError("The file is empty.", code="empty_file")
-        await writer.write(self.take_batch())
-        return Upload(await writer.finish(), file.file_name or "", file.media_type, self._fields)
+        blob = await writer.finish(memoryview(self._filling)[: self.filled])
+        return Upload(blob, file.file_name or "", file.media_type, self._fields)
 
     def _on_part_begin(self) -> None:
         self._parts += 1

@@ -74,18 +74,19 @@ async def test_a_group_has_its_bound(numbers: Numbers) -> None:
 async def test_what_is_refused_costs_the_others_nothing(numbers: Numbers, refused: list[Any]) -> None:
     """A constraint in the middle of one's rows, one of two who want the same, and what the driver itself cannot write."""
     await numbers.write(0)
-    outcomes = await asyncio.gather(numbers.write(1), numbers.write(*refused), numbers.write(2))
+    outcomes = [*await asyncio.gather(numbers.write(1), numbers.write(*refused), numbers.write(2))]
     assert (outcomes, numbers.rows) == ([True, False, True], [0, 1, 2])
 
 
 async def test_of_two_who_want_the_same_the_first_gets_it(numbers: Numbers) -> None:
-    assert await asyncio.gather(numbers.write(1), numbers.write(1, 2)) == [True, False]
+    assert [*await asyncio.gather(numbers.write(1), numbers.write(1, 2))] == [True, False]
     assert numbers.rows == [1]
 
 
 async def test_who_was_told_of_a_fault_has_written_nothing(numbers: Numbers) -> None:
     """And who had been written before it is told so."""
-    outcomes = await asyncio.gather(numbers.write(1, 1), numbers.write(2), numbers.fail(), numbers.write(3), return_exceptions=True)
+    asked = (numbers.write(1, 1), numbers.write(2), numbers.fail(), numbers.write(3))
+    outcomes = [*await asyncio.gather(*asked, return_exceptions=True)]
     assert outcomes[:2] == [False, True]
     assert [type(outcome) for outcome in outcomes[2:]] == [sqlite3.OperationalError] * 2
     assert numbers.rows == [2]

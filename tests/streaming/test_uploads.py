@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from uuid import uuid4
 
 import pytest
@@ -65,6 +66,16 @@ def test_chunks_of_any_size_make_the_same_document(place: Place, size: int) -> N
     assert answer.status == 201, answer
     assert answer.json["size_bytes"] == len(content)
     assert content_of(place, answer.json["id"]) == content
+
+
+def test_nothing_of_one_upload_gets_into_another(place: Place) -> None:
+    """Their memory is used again: of sizes around a batch's, the smaller after the larger."""
+    batch = 1024 * 1024
+    sizes = [3 * batch + 5, 2 * batch, batch + 1, batch, batch - 1, 10, 1]
+    contents = [random.Random(size).randbytes(size) for size in sizes]
+    documents = [send(place, form(part("file", content, file_name="f.bin"))).json for content in contents]
+    assert [content_of(place, document["id"]) for document in documents] == contents
+    assert [document["checksum"] for document in documents] == [sha256(content).hexdigest() for content in contents]
 
 
 def test_a_body_without_the_last_line_end_is_whole(place: Place) -> None:
