@@ -143,6 +143,7 @@ async def commit(session: AsyncSession, database: Database, past_the_line: Calla
     behind = tenant_session(session)
     is_all = not behind.in_transaction() and behind.bind is database.writer.sync_engine
     if at_once and is_all and await database.write_at_once(behind.insertions, behind.tenants, past_the_line):
+        behind.insertions = []  # each knows its repository, which knows the session: they would stay until the collector comes
         return
     await send_insertions(session)
     past_the_line()

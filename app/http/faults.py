@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.core.errors import UnavailableError
 from app.http.patience import limit_waiting
 from app.http.problems import HeadersTooLargeError, problem_of
-from app.http.requests import request_info
+from app.http.requests import RequestInfo, request_info
 from app.http.traffic import Traffic
 
 _log = logging.getLogger(__name__)
@@ -36,22 +36,24 @@ class FaultMiddleware:
             await self._app(scope, receive, send)
             return
         info = request_info(scope)
-        fault: Exception
         try:
             _limit_headers(scope)
             patient = limit_waiting(receive, info, self._body_idle_seconds) if self._body_idle_seconds else receive
             await self._app(scope, patient, send)
         except Exception as error:  # noqa: BLE001 - every one is answered
-            fault = error
+            # Not kept beyond this block: it knows this frame, and both would stay until the collector comes.
+            await _answer(error, info, scope, receive, send)
         except asyncio.CancelledError:
             if not self._traffic.is_draining or info.status:
                 raise
-            fault = UnavailableError("The service is shutting down; this was not done.", code="shutting_down")
-        else:
-            return
-        if info.status:
-            raise fault  # the answer is half sent: only a broken connection can tell the client
-        response = problem_of(scope, fault)
-        if response.status_code == 500:  # noqa: PLR2004 - the one status that is our fault
-            _log.error("unforeseen error", exc_info=fault, extra={"request_id": info.request_id})
-        await response(scope, receive, send)
+            stopping = UnavailableError("The service is shutting down; this was not done.", code="shutting_down")
+            await _answer(stopping, info, scope, receive, send)
+
+
+async def _answer(fault: Exception, info: RequestInfo, scope: Scope, receive: Receive, send: Send) -> None:
+    if info.status:
+        raise fault  # the answer is half sent: only a broken connection can tell the client
+    response = problem_of(scope, fault)
+    if response.status_code == 500:  # noqa: PLR2004 - the one status that is our fault
+        _log.error("unforeseen error", exc_info=fault, extra={"request_id": info.request_id})
+    await response(scope, receive, send)

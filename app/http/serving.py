@@ -19,6 +19,7 @@ from app.db.wanted import Wanted
 from app.http.dependencies import begin_work
 from app.http.inputs import Fault, Inputs, read_json
 from app.http.requests import request_info
+from app.http.solving import SOLVED
 
 WantedBy = Callable[[Mapping[str, str]], Wanted | None]
 
@@ -52,6 +53,7 @@ class WorkRoute(APIRoute):
             async with work:
                 response = await self._answer(request)
         finally:
+            scope.pop(SOLVED, None)  # else request and scope hold each other, and all of this stays until the collector comes
             info.organization_id = str(work.organization_id) if work.organization_id is not None else None
         await response(scope, receive, send)
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 from fastapi import Request, params
 
-_SCOPE_KEY: Final = "saasbase.solved"
+SOLVED: Final = "saasbase.solved"
+"""Where the scope of a request has what its guard and its handler were given. The request is among it: whoever serves it removes that."""
 _REQUEST: Final = Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)
 
 Call = Callable[..., Awaitable[Any]]
@@ -37,7 +38,7 @@ class Solution:
         """One function for FastAPI, called like the call and asking for the leaves."""
 
         async def solve(request: Request, **given: Any) -> Any:
-            solved = request.scope.setdefault(_SCOPE_KEY, {})
+            solved = request.scope.setdefault(SOLVED, {})
             solved.update(given, request=request)
             for call, sources in self.steps.items():
                 solved[call] = await call(**{name: solved[source] for name, source in sources})

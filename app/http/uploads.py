@@ -52,14 +52,17 @@ async def receive_upload(request: Request, store: BlobStore, buffers: Buffers, *
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes + MULTIPART_OVERHEAD:
         raise _too_large(max_bytes)
-    async with store.open_write() as writer:
-        form = _FormReader(boundary, max_bytes, buffers)
-        async for chunk in request.stream():
-            form.feed(chunk)
-            if form.filled > BATCH_BYTES:
-                await writer.write(form.take_batch())
-        upload = await form.finish(writer)
-    form.give_back()  # not after a failure, when a thread may still be reading
+    form = _FormReader(boundary, max_bytes, buffers)
+    try:
+        async with store.open_write() as writer:
+            async for chunk in request.stream():
+                form.feed(chunk)
+                if form.filled > BATCH_BYTES:
+                    await writer.write(form.take_batch())
+            upload = await form.finish(writer)
+        form.give_back()  # not after a failure, when a thread may still be reading
+    finally:
+        form.close()
     UPLOADED_BYTES.inc(upload.blob.size_bytes)
     return upload
 
@@ -113,6 +116,10 @@ class _FormReader:
         batch = memoryview(self._filling)[: self.filled]
         self._filling, self._draining, self.filled = self._draining or self._buffers.take(), self._filling, 0
         return batch
+
+    def close(self) -> None:
+        """Let go of the parser, which holds on to this and its buffers: else they stay until the collector comes."""
+        del self._parser
 
     def give_back(self) -> None:
         """Leave the buffers to others."""

@@ -1,0 +1,63 @@
+"""A request leaves nothing behind for the collector: what it made goes with it, and nobody is served late because of a search for it."""
+
+import gc
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from starlette.requests import Request
+
+from app.db.tenancy import TenantSession
+from app.http.requests import RequestInfo
+from app.http.uploads import Upload
+from app.unit_of_work import UnitOfWork
+from tests.conftest import Caller
+from tests.support.record import new_call, new_place
+
+pytestmark = pytest.mark.anyio
+
+MADE = (Request, RequestInfo, UnitOfWork, TenantSession, Upload)
+TIMES = 5
+
+Ask = Callable[[Caller, str, str], Awaitable[object]]
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def alive() -> Counter[str]:
+    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, MADE))
+
+
+ASKED: dict[str, Ask] = {
+    "read": lambda alice, _, project: alice.get(f"/projects/{project}"),
+    "numbered page": lambda alice, organization, _: alice.get(f"/projects?organization_id={organization}"),
+    "keyset page": lambda alice, organization, _: alice.get(f"/projects?organization_id={organization}&limit=5"),
+    "insert": lambda alice, _, project: new_call(alice, project),
+    "update": lambda alice, _, project: alice.patch(f"/projects/{project}", {"name": "renamed"}),
+    "upload": lambda alice, _, project: alice.new_document(project),
+    "check": lambda alice, _, project: alice.post(
+        "/authz/check",
+        {"actor_type": "USER", "actor_id": "alice", "action": "PROJECT_READ", "resource_type": "PROJECT", "resource_id": project},
+        200,
+    ),
+    "not found": lambda alice, organization, _: alice.get(f"/projects/{organization}", 404),
+    "not valid": lambda alice, _, project: alice.post(f"/projects/{project}/api-calls", {"name": 1}, 422),
+    "refused upload": lambda alice, _, project: alice.upload(f"/projects/{project}/documents", b"", expect=400),
+}
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("ask", [pytest.param(ask, id=name) for name, ask in ASKED.items()])
+async def test_nothing_of_a_request_waits_for_the_collector(alice: Caller, ask: Ask) -> None:
+    organization, project = await new_place(alice)
+    await ask(alice, organization["id"], project["id"])
+    before = alive()
+    for _ in range(TIMES):
+        await ask(alice, organization["id"], project["id"])
+    assert alive() - before == {}
