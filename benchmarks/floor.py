@@ -1,6 +1,7 @@
 """The floor: the least that this stack can do for the same answers. FastAPI, a response model, ONE statement of asyncpg.
 
-Neither authentication nor authorization nor an access log; the tables are ours. Started by ``benchmarks.servers``.
+Neither authentication nor authorization nor an access log; the tables are ours. A check looks for the one grant that is asked about. A file
+is parsed and written, neither hashed nor synced, and a call with its event stands for its rows. Started by ``benchmarks.servers``.
 """
 
 import json
@@ -8,12 +9,14 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import asyncpg
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import BaseModel
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 POOL_SIZE: Final = 8
 COLUMNS: Final = (
@@ -38,6 +41,15 @@ event AS (
 SELECT {COLUMNS} FROM call
 """
 LIST_CALLS: Final = f"SELECT {COLUMNS} FROM api_calls WHERE project_id = $1 ORDER BY requested_at, id LIMIT $2"
+COUNT_CALLS: Final = f"""
+WITH total AS MATERIALIZED (
+    SELECT count(*) AS total_items FROM api_calls
+    WHERE organization_id = (SELECT organization_id FROM projects WHERE id = $1) AND project_id = $1)
+SELECT total.total_items, page.* FROM total, ({LIST_CALLS}) AS page
+"""
+FIND_GRANT: Final = (
+    "SELECT role FROM memberships WHERE actor_type = $1 AND actor_id = $2 AND resource_type = $3 AND resource_id = $4 LIMIT 1"
+)
 
 
 class ProjectRead(BaseModel):
@@ -79,11 +91,37 @@ class CallPage(BaseModel):
 
     items: list[CallRead]
     has_more: bool
+    total_items: int | None = None
+
+
+class Question(BaseModel):
+    """Whether somebody may do something."""
+
+    actor_type: str
+    actor_id: str
+    resource_type: str
+    resource_id: UUID
+    action: str
+
+
+class Verdict(BaseModel):
+    """The answer."""
+
+    allowed: bool
+    role: str | None
+
+
+class Stored(BaseModel):
+    """A file that was written."""
+
+    id: UUID
+    size_bytes: int
 
 
 def make_app() -> FastAPI:
     """The application over the database that the environment names."""
     pool: asyncpg.Pool
+    folder = Path(os.environ["FLOOR_FOLDER"])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,9 +142,31 @@ def make_app() -> FastAPI:
         return CallRead(**await pool.fetchrow(ADD_CALL, uuid4(), project_id, *given, uuid4()))
 
     @app.get("/api/api-calls")
-    async def list_calls(project_id: UUID, limit: int) -> CallPage:
-        rows = await pool.fetch(LIST_CALLS, project_id, limit + 1)
-        return CallPage(items=[CallRead(**row) for row in rows[:limit]], has_more=len(rows) > limit)
+    async def list_calls(project_id: UUID, limit: int = 0, size: int = 0) -> CallPage:
+        rows = await pool.fetch(LIST_CALLS if limit else COUNT_CALLS, project_id, limit + 1 if limit else size)
+        items = [CallRead(**row) for row in rows[: limit or size]]
+        return CallPage(items=items, has_more=len(rows) > limit, total_items=None if limit else rows[0]["total_items"])
+
+    @app.post("/api/authz/check")
+    async def check(asked: Question) -> Verdict:
+        role = await pool.fetchval(FIND_GRANT, asked.actor_type, asked.actor_id, asked.resource_type, asked.resource_id)
+        return Verdict(allowed=role is not None and asked.action == "PROJECT_READ", role=role)
+
+    @app.post("/api/projects/{project_id}/documents", status_code=201)
+    async def upload(project_id: UUID, request: Request) -> Stored:
+        name, size = uuid4(), 0
+        with (folder / name.hex).open("xb", buffering=0) as file:
+
+            def take(data: bytes, start: int, end: int) -> None:
+                nonlocal size
+                size += file.write(memoryview(data)[start:end])
+
+            _, options = parse_options_header(request.headers["content-type"])
+            parser = MultipartParser(options[b"boundary"], {"on_part_data": take})
+            async for chunk in request.stream():
+                parser.write(chunk)
+        await pool.fetchrow(ADD_CALL, name, project_id, "document", "upload", {"size": size}, uuid4())
+        return Stored(id=name, size_bytes=size)
 
     return app
 

@@ -131,7 +131,7 @@ def run_floor(folder: Path, database_url: str) -> Iterator[Running]:
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", "benchmarks.floor:make_app", "--port", str(port), *SAME_OPTIONS]
-    with run_process(command, folder / "floor.log", FLOOR_DATABASE=database_url) as process:
+    with run_process(command, folder / "floor.log", FLOOR_DATABASE=database_url, FLOOR_FOLDER=str(folder)) as process:
         yield wait_until_open(Running(FLOOR, f"http://127.0.0.1:{port}", process.pid))
 
 

@@ -232,7 +232,7 @@ def main() -> None:
             with quiet():
                 costs, world = uvloop.run(measure_all(url, folder, given))
             print("\n".join(render(name, costs)), flush=True)
-        os.environ["FLOOR_DATABASE"] = url
+        os.environ.update(FLOOR_DATABASE=url, FLOOR_FOLDER=str(folder))
         print("\n".join(render(FLOOR, uvloop.run(measure_floor(world, given)))))
 
 

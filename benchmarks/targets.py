@@ -19,7 +19,8 @@ Number = Callable[[Results, str, Side], float | None]
 class Verdict:
     """A number of ours beside what is wanted of it; on PostgreSQL without and with row-level security.
 
-    ``floor`` is the same number of the least that this stack can do: what that misses too, no service on it can reach.
+    ``floor`` is the same number of the least that this stack can do: what that misses too, no service on it can reach. It runs on
+    PostgreSQL, also when it is set against the reference on SQLite.
     """
 
     title: str
@@ -76,7 +77,6 @@ MEASURES: Final[dict[Number, str]] = {
     p99_over_p50: f"p99 / p50, {MANY} connections",
 }
 
-_TOLD_OF_THE_FLOOR: Final = (times_the_reference, p99_over_p50)
 _WHOLE: Final = [workload.name for workload in WORKLOADS if not workload.is_small]
 
 TARGETS: Final = (
@@ -115,9 +115,17 @@ def judge(results: Results) -> Iterator[Verdict]:
     for target in sorted(TARGETS, key=lambda target: names.index(target.workload)):
         value, confined = (target.number(results, target.workload, (program, target.database)) for program in (OURS, CONFINED))
         if value is not None or confined is not None:
-            floor = target.number(results, target.workload, (FLOOR, target.database)) if target.number in _TOLD_OF_THE_FLOOR else None
+            floor = _of_the_floor(results, target)
             measure = MEASURES[target.number]
             yield Verdict(titles[target.workload], target.database, measure, target.bound, target.is_upper, value, confined, floor)
+
+
+def _of_the_floor(results: Results, target: Target) -> float | None:
+    """The floor's own number, beside the reference on that database: itself it runs on PostgreSQL."""
+    floor = (FLOOR, POSTGRESQL)
+    if target.number is times_the_reference:
+        return _ratio(results, (target.workload, floor, USUAL), (target.workload, (REFERENCE, target.database), USUAL))
+    return target.number(results, target.workload, floor) if target.number is p99_over_p50 and target.database == POSTGRESQL else None
 
 
 def _ratio(results: Results, one: tuple[str, Side, int], other: tuple[str, Side, int]) -> float | None:
