@@ -101,8 +101,8 @@ class DiskBlobStore:
 
     def make_object_folder(self, folder: Path) -> None:
         """Create a folder of ``objects``; each process makes sure by itself that it outlives a crash before it relies on it."""
+        folder.mkdir(exist_ok=True)  # whoever tidies up may have removed an empty one
         if folder.name not in self._durable_folders:
-            folder.mkdir(exist_ok=True)
             _sync_folder(folder.parent)
             self._durable_folders.add(folder.name)
 

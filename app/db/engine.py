@@ -104,7 +104,9 @@ class Database:
             in_transactions = self.limits.transaction_pooler or self.row_level_security
             self.reader = self.writer if in_transactions else self.writer.execution_options(isolation_level="AUTOCOMMIT")
         self.reader.sync_engine.update_execution_options(**{_READS_OF: self})
-        self._at_once = Writer(self.writer.sync_engine, in_transaction=self.limits.transaction_pooler)
+        self._at_once = Writer(
+            self.writer.sync_engine, checkout_seconds=self.limits.checkout_seconds, in_transaction=self.limits.transaction_pooler
+        )
 
     @classmethod
     def from_url(cls, text_: str, limits: PoolLimits | None = None, wall: SecondWall | None = None) -> Self:
@@ -117,6 +119,7 @@ class Database:
 
     async def aclose(self) -> None:
         """Close every connection; one that does not answer is waited for half a second."""
+        await self._at_once.aclose()
         await self.writer.dispose()
         await self.reader.dispose()
         if self.for_jobs is not self:

@@ -54,11 +54,11 @@ class _Statement:
 class Writer:
     """Writes rows, each time in a transaction of its own. Make it once: it keeps what the statements of each shape were compiled to."""
 
-    def __init__(self, engine: Engine, *, in_transaction: bool) -> None:
+    def __init__(self, engine: Engine, *, checkout_seconds: float, in_transaction: bool) -> None:
         self._engine = engine
         self._in_transaction = in_transaction
         self._statements: dict[tuple[Shape, str | None], tuple[_Statement, ...]] = {}
-        self._group = GroupCommit(engine) if engine.dialect.name == "sqlite" else None
+        self._group = GroupCommit(engine, checkout_seconds) if engine.dialect.name == "sqlite" else None
 
     async def write(self, insertions: Sequence[Insertion], tenants: Tenants | None) -> bool:
         """Whether the rows were written, and are durable; not when the database refuses one.
@@ -78,6 +78,11 @@ class Writer:
         if self._group is not None:
             return await self._group.write(sent)
         return await greenlet_spawn(self._send, *sent)
+
+    async def aclose(self) -> None:
+        """Wait for what is being written for requests that have gone."""
+        if self._group is not None:
+            await self._group.aclose()
 
     def _send(self, sent: tuple[str, list[Any]]) -> bool:
         with borrowed(self._engine) as driver:

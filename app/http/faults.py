@@ -46,7 +46,9 @@ class FaultMiddleware:
         except asyncio.CancelledError:
             if not self._traffic.is_draining or info.status:
                 raise
-            stopping = UnavailableError("The service is shutting down; this was not done.", code="shutting_down")
+            # What is being written when a request is broken off may be written or not.
+            advice = "Try again." if scope["method"] in {"GET", "HEAD"} else "See whether your change was made, and try again."
+            stopping = UnavailableError(f"The service is shutting down. {advice}", code="shutting_down")
             await _answer(stopping, info, scope, receive, send)
 
 

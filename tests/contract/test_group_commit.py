@@ -17,15 +17,17 @@ from app.db.lookups import borrowed
 
 pytestmark = pytest.mark.anyio
 
+CHECKOUT_SECONDS = 0.3
+
 
 class Numbers:
     """A table of unique numbers, written by group commit, and what the one connection was told."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.database = Database.from_url(f"sqlite:///{file}", PoolLimits(checkout_seconds=0.3, lock_seconds=0.2))
+        self.database = Database.from_url(f"sqlite:///{file}", PoolLimits(checkout_seconds=CHECKOUT_SECONDS, lock_seconds=0.2))
         self.told: list[str] = []
-        self._commit = GroupCommit(self.database.writer.sync_engine)
+        self._commit = GroupCommit(self.database.writer.sync_engine, CHECKOUT_SECONDS)
 
     async def open(self) -> None:
         def prepare() -> None:
@@ -35,11 +37,17 @@ class Numbers:
 
         await greenlet_spawn(prepare)
 
+    async def send(self, *statements: tuple[str, list[Any]]) -> bool:
+        return await self._commit.write(statements)
+
     async def write(self, *numbers: Any) -> bool:
-        return await self._commit.write([("INSERT INTO numbers VALUES (?)", [number]) for number in numbers])
+        return await self.send(*(("INSERT INTO numbers VALUES (?)", [number]) for number in numbers))
 
     async def fail(self) -> bool:
-        return await self._commit.write([("INSERT INTO absent VALUES (1)", [])])
+        return await self.send(("INSERT INTO absent VALUES (1)", []))
+
+    async def aclose(self) -> None:
+        await self._commit.aclose()
 
     @property
     def commits(self) -> int:
@@ -83,14 +91,25 @@ async def test_of_two_who_want_the_same_the_first_gets_it(numbers: Numbers) -> N
     assert numbers.rows == [1]
 
 
-async def test_who_was_told_of_a_fault_has_written_nothing(numbers: Numbers) -> None:
-    """And who had been written before it is told so."""
-    asked = (numbers.write(1, 1), numbers.write(2), numbers.fail(), numbers.write(3))
+@pytest.mark.parametrize("others", [[1, 2], [1, 1]], ids=["alone", "beside a refusal"])
+async def test_a_fault_is_told_to_whose_it_is(numbers: Numbers, others: list[int]) -> None:
+    asked = [numbers.write(others[0]), numbers.fail(), numbers.write(object()), numbers.write(*others[1:]), numbers.write(3)]
     outcomes = [*await asyncio.gather(*asked, return_exceptions=True)]
-    assert outcomes[:2] == [False, True]
-    assert [type(outcome) for outcome in outcomes[2:]] == [sqlite3.OperationalError] * 2
-    assert numbers.rows == [2]
-    assert await numbers.write(4)
+    assert [outcomes[0], *outcomes[3:]] == [True, others[1] != others[0], True]
+    assert [type(outcome) for outcome in outcomes[1:3]] == [sqlite3.OperationalError, sqlite3.ProgrammingError]
+    assert (numbers.rows, numbers.commits) == (sorted({*others, 3}), 1)
+
+
+async def test_a_commit_that_is_refused_is_refused_to_whose_it_is(numbers: Numbers) -> None:
+    """A foreign key that is looked at last."""
+    with closing(sqlite3.connect(numbers.file)) as other:
+        other.execute("CREATE TABLE marks (number INTEGER REFERENCES numbers DEFERRABLE INITIALLY DEFERRED)")
+
+    async def mark(number: int) -> bool:
+        return await numbers.send(("INSERT INTO marks VALUES (?)", [number]))
+
+    assert [*await asyncio.gather(mark(1), numbers.write(1), mark(2), numbers.write(3))] == [False, True, False, True]
+    assert [*await asyncio.gather(mark(1), numbers.write(2), mark(2))] == [True] * 3
 
 
 async def test_a_file_that_another_process_keeps_locked(numbers: Numbers) -> None:
@@ -123,11 +142,37 @@ async def test_nothing_is_left_to_write_when_all_have_gone(numbers: Numbers) -> 
     assert (await numbers.write(2), numbers.rows) == (True, [2])
 
 
-async def test_who_came_late_has_his_own_time_to_wait(numbers: Numbers) -> None:
-    async with numbers.database.writer.connect():
-        early = asyncio.create_task(numbers.write(1))
-        await asyncio.sleep(0.2)
-        late = asyncio.create_task(numbers.write(2))
+async def test_each_has_his_own_time_to_wait(numbers: Numbers) -> None:
+    """Counted from when he came, also behind others who wait in vain."""
+    clock = asyncio.get_running_loop().time
+
+    async def vainly(pause: float) -> float:
+        await asyncio.sleep(pause)
+        came = clock()
         with pytest.raises(PoolTimeoutError):
-            await early
+            await numbers.write(1)
+        return clock() - came
+
+    async with numbers.database.writer.connect():
+        waits = await asyncio.gather(vainly(0), vainly(0.1), vainly(0.2))
+        late = asyncio.create_task(numbers.write(2))
+        await asyncio.sleep(0.1)
     assert (await late, numbers.rows) == (True, [2])
+    assert all(CHECKOUT_SECONDS <= wait < CHECKOUT_SECONDS + 0.1 for wait in waits)
+
+
+async def test_who_goes_away_while_he_is_written_waits_for_that(numbers: Numbers) -> None:
+    """Also the end of the service does."""
+    with closing(sqlite3.connect(numbers.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        tasks = [asyncio.create_task(numbers.write(number)) for number in range(3)]
+        await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        closed = asyncio.create_task(numbers.aclose())
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in (*tasks, closed))
+        other.execute("ROLLBACK")
+        await asyncio.wait([*tasks, closed])
+        assert all(task.cancelled() for task in tasks)
+    assert numbers.rows == [0, 1, 2]
