@@ -118,7 +118,7 @@ class Database:
         return cls(parse_database_url(text_), limits, wall)
 
     async def aclose(self) -> None:
-        """Close every connection; one that does not answer is waited for half a second."""
+        """Close every connection when what is being written is written; one that does not answer is waited for half a second."""
         await self._at_once.aclose()
         await self.writer.dispose()
         await self.reader.dispose()
