@@ -98,9 +98,10 @@ def confine(connection: Connection, tenants: Tenants | None) -> None:
         driver.next_tenants = tenants
 
 
-def forget(connection: Any, _entry: ConnectionPoolEntry, _lent: Any) -> None:
-    """Let nothing that was said to a connection reach the next one who takes it from the pool."""
-    connection.driver_connection.next_tenants = None
+def forget(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    """Let nothing that was said to a connection, if there is one still, reach the next one who takes it from the pool."""
+    if connection is not None:
+        connection.driver_connection.next_tenants = None
 
 
 _EXACTLY: Final = "CAST(ARRAY[CAST({} AS uuid)] AS text)"

@@ -17,7 +17,6 @@ from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
-from sqlalchemy.util import greenlet_spawn
 
 from app.db.confinement import ConfinableConnection, Tenants, confine, forget
 from app.db.fair_pool import FairPool
@@ -151,13 +150,8 @@ class Database:
         """
         if not self.reader.sync_engine.dispatch.before_cursor_execute:
             try:
-                return await greenlet_spawn(
-                    lookup.run,
-                    self.reader.sync_engine,
-                    parameters,
-                    tenants if self.row_level_security else None,
-                    in_transaction=self.limits.transaction_pooler,
-                )
+                told = tenants if self.row_level_security else None
+                return await lookup.run(self.reader.sync_engine, parameters, told, in_transaction=self.limits.transaction_pooler)
             except (PoolTimeoutError, TimeoutError):  # no connection was free in time, or nothing came
                 raise
             except Exception as error:  # noqa: BLE001 - if it is no passing fault, the ordinary way meets it too
@@ -263,7 +257,7 @@ class Database:
         )
         event.listen(engine.sync_engine, "handle_error", give_up)
         if self.row_level_security:
-            event.listen(engine.sync_engine, "checkout", forget)
+            event.listen(engine.sync_engine, "checkin", forget)
         return engine
 
 

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.util import await_only, greenlet_spawn
 
 from app.db.errors import is_refused
-from app.db.lookups import borrowed
+from app.db.fair_pool import borrowed
 
 # Who else writes waits for one group at most.
 MAX_GROUP: Final = 64
@@ -90,19 +89,19 @@ class GroupCommit:
     async def _write_line(self) -> None:
         try:
             while self._line:
-                await greenlet_spawn(self._write_group)
+                await self._write_group()
         finally:
             self._task = None
             for waiting in self._line:  # there are some only when this is broken off, with everything
                 waiting.written.cancel()
 
-    def _write_group(self) -> None:
+    async def _write_group(self) -> None:
         group, outcomes = list(self._line), list[Outcome]()
         try:
-            with borrowed(self._engine) as driver:
+            async with borrowed(self._engine) as driver:
                 group, self._line = self._line[:MAX_GROUP], self._line[MAX_GROUP:]  # also who came meanwhile
                 # Else each statement is a trip to the thread.
-                await_only(driver._execute(_transact_each, driver._conn, [waiting.statements for waiting in group], outcomes))  # noqa: SLF001
+                await driver._execute(_transact_each, driver._conn, [waiting.statements for waiting in group], outcomes)  # noqa: SLF001
         except PoolTimeoutError:  # each in the line has his own time
             group = []
         except BaseException as error:

@@ -6,7 +6,6 @@ them is a trip to the connection's thread.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic, thread_time
 from types import SimpleNamespace
@@ -15,10 +14,9 @@ from typing import Any, Final
 from sqlalchemy import Dialect, Engine, Select
 from sqlalchemy.sql.compiler import ExpandedState, SQLCompiler
 from sqlalchemy.types import TypeEngine
-from sqlalchemy.util import await_only
 
 from app.db.confinement import Tenants, confined
-from app.db.silence import leave
+from app.db.fair_pool import borrowed
 
 _FLOAT8: Final = 701  # what PostgreSQL calls the one type of number whose driver needs to be asked which it is
 
@@ -88,8 +86,8 @@ class Lookup:
             found = self._compiled[dialect.name] = _compile(self.statement, dialect, parameters)
         return found
 
-    def run(self, engine: Engine, parameters: Mapping[str, Any], tenants: Tenants | None, *, in_transaction: bool) -> list[Any]:
-        """The rows, with their columns as attributes. To be called in SQLAlchemy's greenlet; takes a connection of the engine's pool.
+    async def run(self, engine: Engine, parameters: Mapping[str, Any], tenants: Tenants | None, *, in_transaction: bool) -> list[Any]:
+        """The rows, with their columns as attributes. Takes a connection of the engine's pool.
 
         ``tenants`` are told to PostgreSQL. Raises whatever the driver raises; the connection is then dropped, and after a TimeoutError
         every one that was made before it.
@@ -99,14 +97,14 @@ class Lookup:
         if tenants is not None:
             sql = compiled.confined(tenants)
             arguments += tenants.values
-        with borrowed(engine) as driver:
+        async with borrowed(engine) as driver:
             if engine.dialect.name != "sqlite":
-                rows = await_only(_fetch(driver, sql, arguments, in_transaction=in_transaction))
+                rows = await _fetch(driver, sql, arguments, in_transaction=in_transaction)
             elif self.is_short and monotonic() >= self._is_long_until:
                 rows = self._answer_here(driver, sql, arguments)
-                await_only(asyncio.sleep(0))  # else all who have asked are answered before anybody new gets a connection
+                await asyncio.sleep(0)  # else all who have asked are answered before anybody new gets a connection
             else:
-                rows = await_only(driver.execute_fetchall(sql, arguments))  # one trip to its thread
+                rows = await driver.execute_fetchall(sql, arguments)  # one trip to its thread
         return [compiled.row(row) for row in rows]
 
     def _answer_here(self, driver: Any, sql: str, arguments: list[Any]) -> Any:
@@ -115,29 +113,6 @@ class Lookup:
         if thread_time() - started > _SHORT_SECONDS:
             self._is_long_until = monotonic() + _LONG_FOR_SECONDS
         return rows
-
-
-@contextmanager
-def borrowed(engine: Engine) -> Iterator[Any]:
-    """A driver's connection out of an engine's pool. To be called in SQLAlchemy's greenlet.
-
-    The block ends every transaction that it begins. When it raises the connection is dropped; and with it every one that was made before,
-    when it has fallen silent or was closed.
-    """
-    lent = engine.pool.connect()
-    driver: Any = lent.driver_connection
-    try:
-        yield driver
-    except Exception as error:
-        if isinstance(error, TimeoutError) or (hasattr(driver, "is_closed") and driver.is_closed()):
-            leave(engine.pool, lent, error)
-        else:
-            lent.invalidate()
-        raise
-    except BaseException:
-        lent.invalidate()
-        raise
-    lent._close_special(transaction_reset=True)  # noqa: SLF001 - to SQLite a ROLLBACK of nothing would be one more trip to its thread
 
 
 async def _fetch(driver: Any, sql: str, arguments: list[Any], *, in_transaction: bool) -> Any:

@@ -6,7 +6,6 @@ from typing import Final
 
 import asyncpg
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 # The server ends a statement that takes too long, and says so: who has not heard from it so long after that never will.
 GRACE_SECONDS: Final = 3.0
@@ -40,8 +39,3 @@ def give_up(failure: ExceptionContext) -> None:
     """Listens to the errors of an engine. SQLAlchemy parts with a connection after a timeout; so with every older one of its pool."""
     if isinstance(failure.original_exception, TimeoutError):
         failure.invalidate_pool_on_disconnect = True
-
-
-def leave(pool: Pool, lent: PoolProxiedConnection, error: Exception) -> None:
-    """Do all that for a connection that was taken from the pool itself."""
-    pool._invalidate(lent, error)  # noqa: SLF001 - what SQLAlchemy does where it has seen the error itself; there is no other way

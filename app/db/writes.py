@@ -9,14 +9,14 @@ from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import CTE, Dialect, Engine, Insert, Text, bindparam, func, insert, literal_column, select, text, true
-from sqlalchemy.util import await_only, greenlet_spawn
 
 from app.core.errors import AppError
 from app.db.base import Base
 from app.db.confinement import SETTING, Tenants
 from app.db.errors import is_refused, overtaken
+from app.db.fair_pool import borrowed
 from app.db.group_commit import GroupCommit
-from app.db.lookups import Process, borrowed
+from app.db.lookups import Process
 
 # Of more rows each number would be a statement of its own.
 MAX_ROWS: Final = 8
@@ -77,16 +77,14 @@ class Writer:
         sent = [(statement.sql, statement.values_of(rows)) for statement in statements]
         if self._group is not None:
             return await self._group.write(sent)
-        return await greenlet_spawn(self._send, *sent)
+        (statement,) = sent
+        async with borrowed(self._engine) as driver:
+            return await _send_to_postgresql(driver, statement, in_transaction=self._in_transaction)
 
     async def aclose(self) -> None:
         """Wait for what is being written for requests that have gone."""
         if self._group is not None:
             await self._group.aclose()
-
-    def _send(self, sent: tuple[str, list[Any]]) -> bool:
-        with borrowed(self._engine) as driver:
-            return await_only(_send_to_postgresql(driver, sent, in_transaction=self._in_transaction))
 
 
 def _compile(shape: Shape, tenants: Tenants | None, dialect: Dialect) -> Iterator[_Statement]:

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.util import await_only, greenlet_spawn
 
 from app.db.engine import Database, PoolLimits
-from app.db.lookups import borrowed
+from app.db.fair_pool import borrowed
 
 pytestmark = pytest.mark.anyio
 
@@ -29,14 +28,11 @@ async def single(database_url: str) -> AsyncIterator[Database]:
 async def test_who_has_just_come_waits_behind_all_others(single: Database) -> None:
     served: list[str] = []
 
-    def ask(name: str) -> None:
-        with borrowed(single.writer.sync_engine):
-            served.append(name)
-            await_only(asyncio.sleep(0))
-
     async def ask_often(name: str) -> None:
         for _ in range(4):
-            await greenlet_spawn(ask, name)
+            async with borrowed(single.writer.sync_engine):
+                served.append(name)
+                await asyncio.sleep(0)
 
     await asyncio.gather(*map(ask_often, "abcd"))
     assert "".join(served) == "abcd" * 4

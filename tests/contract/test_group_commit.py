@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.util import await_only, greenlet_spawn
 
 from app.db.engine import Database, PoolLimits
+from app.db.fair_pool import borrowed
 from app.db.group_commit import MAX_GROUP, GroupCommit
-from app.db.lookups import borrowed
 
 pytestmark = pytest.mark.anyio
 
@@ -30,12 +29,9 @@ class Numbers:
         self._commit = GroupCommit(self.database.writer.sync_engine, CHECKOUT_SECONDS)
 
     async def open(self) -> None:
-        def prepare() -> None:
-            with borrowed(self.database.writer.sync_engine) as driver:
-                await_only(driver.execute("CREATE TABLE numbers (number INTEGER PRIMARY KEY)"))
-                await_only(driver.set_trace_callback(self.told.append))
-
-        await greenlet_spawn(prepare)
+        async with borrowed(self.database.writer.sync_engine) as driver:
+            await driver.execute("CREATE TABLE numbers (number INTEGER PRIMARY KEY)")
+            await driver.set_trace_callback(self.told.append)
 
     async def send(self, *statements: tuple[str, list[Any]]) -> bool:
         return await self._commit.write(statements)

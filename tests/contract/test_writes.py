@@ -109,7 +109,8 @@ async def test_a_row_and_its_event_are_one_statement(alice: Caller, database: Da
     def note(query: Any) -> None:
         told.append(query.query)
 
-    event.listen(database.writer.sync_engine, "checkout", lambda connection, *_: connection.driver_connection.add_query_logger(note))
+    await database.writer.dispose()  # so that connections are made anew
+    event.listen(database.writer.sync_engine, "connect", lambda connection, _: connection.driver_connection.add_query_logger(note))
     await asyncio.gather(*(new_call(alice, project) for _ in range(3)))
     assert sorted(query.split("(")[0].strip() for query in told) == ["SELECT seen.* FROM"] * 3 + ["WITH told AS"] * 3
 
