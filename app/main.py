@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -258,15 +259,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
         app.include_router(well_known.router)
     if settings.web.cors_origins:
         app.add_middleware(ProblemCORSMiddleware, **cors_options(settings.web.cors_origins, settings.actor.header))
-    app.add_middleware(EdgeMiddleware, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
-    document: dict[str, Any] = {}
-
-    def openapi() -> dict[str, Any]:
-        if not document:
-            document.update(make_openapi(app, routes, settings.actor.header))
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way
+    app.add_middleware(EdgeMiddleware, access=runtime.access, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
+    app.openapi = cache(lambda: make_openapi(app, routes, settings.actor.header))  # type: ignore[method-assign] # FastAPI's documented way
     return app
 
 
@@ -322,9 +316,10 @@ async def _serve_operations(app: FastAPI, settings: Settings) -> AsyncIterator[N
         return
     from app.http.ops_port import serve_beside  # noqa: PLC0415 - the server is not needed by who brings his own
 
-    second = _make_shell(settings, app.state.runtime, RouteIndex((), max_body_bytes=settings.web.max_body_bytes), has_operations=True)
+    runtime: Runtime = app.state.runtime
+    second = _make_shell(settings, runtime, RouteIndex((), max_body_bytes=settings.web.max_body_bytes), has_operations=True)
     second.state.is_read_only = True
-    second.add_middleware(EdgeMiddleware, traffic=app.state.runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
+    second.add_middleware(EdgeMiddleware, access=runtime.access, traffic=runtime.traffic, hsts_seconds=settings.web.hsts_seconds)
     second.openapi = app.openapi  # type: ignore[method-assign] # FastAPI's documented way
     async with serve_beside(second, settings.web.ops_host, settings.web.ops_port):
         yield
@@ -382,7 +377,8 @@ def _make_limits(settings: Settings, database: Database) -> RequestLimits | None
 
 
 async def close_runtime(runtime: Runtime) -> None:
-    """Let go of everything the parts have opened."""
+    """Let go of everything the parts have opened, when what they have to tell is told."""
+    runtime.access.write()
     await runtime.context.policy.aclose()
     await runtime.context.database.aclose()
     await runtime.store.aclose()

@@ -208,7 +208,12 @@ async def open_service(settings: Settings, *, peer: str = "127.0.0.1") -> AsyncI
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app=app, client=(peer, 50000), raise_app_exceptions=False)
-        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://service"))
+
+        async def write_line(_response: httpx.Response) -> None:
+            app.state.runtime.access.write()  # what a test looks for next need not be waited for
+
+        hooks = {"response": [write_line]}
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://service", event_hooks=hooks))
         yield Service(app, client)
 
 

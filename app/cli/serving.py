@@ -1,5 +1,6 @@
 """``serve``, ``migrate``, ``sweep``: the service, its schema and its store."""
 
+import atexit
 import gc
 import logging
 import sys
@@ -113,6 +114,7 @@ def make_app() -> "ASGIApp":
     """The service as each worker process makes it, which inherits no logging from the one that started it."""
     gc.disable()
     from app.cli.stopping import Stoppable
+    from app.http.access import AccessLog
     from app.http.connection import Patience, PatientProtocol
     from app.main import create_app
 
@@ -121,6 +123,9 @@ def make_app() -> "ASGIApp":
     PatientProtocol.patience = Patience(web.header_seconds, web.body_idle_seconds, web.read_idle_seconds)
     PatientProtocol.hsts_seconds = web.hsts_seconds
     app = create_app(settings)
+    access: AccessLog = app.state.runtime.access
+    PatientProtocol.access = access
+    atexit.register(access.write)  # also when a second signal ends it without waiting
     _leave_alone_what_is_there()
     return Stoppable(app, app.state.runtime.traffic, web.drain_seconds)
 

@@ -1,33 +1,72 @@
-"""What is kept of every request: its access line, and its place in the metrics."""
+"""What is kept of every request: its access line, and its place in the metrics.
 
+Both are done for many requests together: one by one, between others' statements and answers, they took a sixth of what a read costs.
+"""
+
+import asyncio
 import logging
+import time
+from dataclasses import dataclass
+from typing import Final
 
 from app.http.requests import RequestInfo
 from app.observability.metrics import observe_request
 
 _access = logging.getLogger("app.access")
 
+DELAY_SECONDS: Final = 0.1
+_MANY: Final = 256
 
-def note_request(method: str, route: str | None, info: RequestInfo, seconds: float) -> None:
-    """Count a request that is over, and write its line: no header, no body, no query."""
-    observe_request(method, route, info.status, seconds)
-    if not _access.isEnabledFor(logging.INFO):
-        return
-    _access.info(
-        "%s %s %s",
-        method,
-        route or "-",
-        info.status,
-        extra={
-            "actor": info.actor,
-            "on_behalf_of": info.on_behalf_of,
-            "organization_id": info.organization_id,
-            "duration_ms": round(seconds * 1000, 2),
-            "request_id": info.request_id,
-            "correlation_id": info.correlation_id,
-            "trace_id": info.trace_id,
-            "method": method,
-            "route": route,
-            "status": info.status,
-        },
-    )
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    method: str
+    route: str | None
+    info: RequestInfo
+    seconds: float
+    at: float
+
+
+class AccessLog:
+    """The requests of a process that are over, until they are written a tenth of a second later. Those a kill -9 takes with it."""
+
+    def __init__(self) -> None:
+        self._answered: list[_Answered] = []
+
+    def note(self, method: str, route: str | None, info: RequestInfo, seconds: float) -> None:
+        """Count a request that is over and write its line, soon."""
+        if not self._answered:
+            asyncio.get_running_loop().call_later(DELAY_SECONDS, self.write)
+        self._answered.append(_Answered(method, route, info, seconds, time.time()))
+        if len(self._answered) >= _MANY:
+            self.write()
+
+    def write(self) -> None:
+        """Do it now."""
+        answered, self._answered = self._answered, []
+        is_told = _access.isEnabledFor(logging.INFO)
+        for request in answered:
+            observe_request(request.method, request.route, request.info.status, request.seconds)
+            if is_told:
+                _access.handle(_line_of(request))
+
+
+def _line_of(request: _Answered) -> logging.LogRecord:
+    """No header, no body, no query."""
+    info = request.info
+    told = {
+        "actor": info.actor,
+        "on_behalf_of": info.on_behalf_of,
+        "organization_id": info.organization_id,
+        "duration_ms": round(request.seconds * 1000, 2),
+        "request_id": info.request_id,
+        "correlation_id": info.correlation_id,
+        "trace_id": info.trace_id,
+        "method": request.method,
+        "route": request.route,
+        "status": info.status,
+    }
+    message = (request.method, request.route or "-", info.status)
+    record = _access.makeRecord(_access.name, logging.INFO, __file__, 0, "%s %s %s", message, None, extra=told)
+    record.created, record.msecs = request.at, request.at % 1 * 1000  # it is told of then, not of now
+    return record

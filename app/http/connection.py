@@ -11,7 +11,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.http.access import note_request
+from app.http.access import AccessLog
 from app.http.patience import MIN_BYTES_PER_SECOND
 from app.http.problems import make_problem
 from app.http.protections import marks_of
@@ -48,6 +48,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     patience: ClassVar[Patience] = Patience()
     hsts_seconds: ClassVar[int] = 0
+    access: ClassVar[AccessLog] = AccessLog()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -192,7 +193,7 @@ class PatientProtocol(HttpToolsProtocol):
         info = request_info(scope)
         info.status = status
         now = self.loop.time()
-        note_request("-", None, info, now - (self._head_since or now))  # the application has not seen it
+        self.access.note("-", None, info, now - (self._head_since or now))  # the application has not seen it
         headers = [*problem.raw_headers, *marks_of(scope, problem.raw_headers, self.hsts_seconds)]
         lines = [b"%b: %b\r\n" % header for header in headers]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", problem.body]))

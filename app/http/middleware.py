@@ -6,7 +6,7 @@ from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.addresses import plain_address
-from app.http.access import note_request
+from app.http.access import AccessLog
 from app.http.limits import headers_of
 from app.http.protections import marks_of
 from app.http.requests import RequestInfo, request_info
@@ -32,8 +32,9 @@ def _describe(span: Span, scope: Scope, info: RequestInfo) -> None:
 class EdgeMiddleware:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, *, traffic: Traffic, hsts_seconds: int) -> None:
+    def __init__(self, app: ASGIApp, *, access: AccessLog, traffic: Traffic, hsts_seconds: int) -> None:
         self._app = app
+        self._access = access
         self._hsts_seconds = hsts_seconds
         self._traffic = traffic
 
@@ -71,4 +72,4 @@ class EdgeMiddleware:
                 _describe(span, scope, info)
             self._traffic.end()
             REQUESTS_IN_FLIGHT.dec()
-            note_request(scope["method"], route, info, seconds)
+            self._access.note(scope["method"], route, info, seconds)

@@ -76,8 +76,9 @@ async def read_version() -> Version:
 
 
 @metrics_router.get("/metrics")
-async def read_metrics() -> Response:
+async def read_metrics(request: Request) -> Response:
     """The numbers of all worker processes, for Prometheus."""
+    runtime_of(request).access.write()
     text = await asyncio.to_thread(metrics.render)
     return Response(text, media_type=metrics.CONTENT_TYPE)
 

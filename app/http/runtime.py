@@ -11,6 +11,7 @@ from app.authn.api_keys import KeyUses
 from app.authn.proxies import ProxyTrust
 from app.authn.resolver import ActorResolver
 from app.blobs.store import BlobStore
+from app.http.access import AccessLog
 from app.http.buffers import Buffers
 from app.http.limits import RequestLimits
 from app.http.traffic import Traffic
@@ -38,6 +39,7 @@ class Runtime:
     max_upload_bytes: int
     may_create_organizations: bool
     limits: RequestLimits | None = None
+    access: AccessLog = field(default_factory=AccessLog)
     traffic: Traffic = field(default_factory=Traffic)
     buffers: Buffers = field(default_factory=Buffers)
 

@@ -109,6 +109,7 @@ def test_a_second_head_on_a_kept_connection_has_the_same_limit(server: Server) -
 
 def refused(server: Server) -> list[int]:
     """The statuses of what was refused before it was a request, as the log tells them."""
+    server.metrics()  # before it answers it writes what it has to tell
     return [int(status) for status in re.findall(r'"message": ?"- - (\d+)"', server.log)]
 
 

@@ -1,0 +1,51 @@
+"""Access lines are written for many requests together, soon, and tell of the time at which each was over."""
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from app.core.head import Head
+from app.http.access import AccessLog
+from app.http.requests import RequestInfo
+
+pytestmark = pytest.mark.anyio
+
+INFO = RequestInfo(Head([]), "request", None, status=200)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "app.access"]
+
+
+async def wait_for(caplog: pytest.LogCaptureFixture, count: int) -> None:
+    async with asyncio.timeout(60):
+        while len(lines(caplog)) < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_they_are_written_soon_and_tell_of_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "app.access")
+    log = AccessLog()
+    for count in (3, 6):
+        begun = time.time()
+        for _ in range(3):
+            log.note("GET", "/a/{b}", INFO, 0.25)
+        ended = time.time()
+        assert len(lines(caplog)) == count - 3
+        await wait_for(caplog, count)
+        assert all(begun <= record.created <= ended for record in lines(caplog)[-3:])
+        assert all(record.msecs == pytest.approx(record.created % 1 * 1000) for record in lines(caplog))
+    assert {record.getMessage() for record in lines(caplog)} == {"GET /a/{b} 200"}
+
+
+async def test_under_load_they_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "app.access")
+    log = AccessLog()
+    for _ in range(1000):
+        log.note("GET", None, INFO, 0)
+    assert len(lines(caplog)) > 700
+    await wait_for(caplog, 1000)
+    log.write()
+    assert len(lines(caplog)) == 1000
