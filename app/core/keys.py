@@ -64,7 +64,7 @@ def hash_secret(secret: str, algorithm: str, pepper: bytes) -> str:
         ValueError: an algorithm this service does not know.
     """
     if algorithm == HMAC_SHA256:
-        return hmac.new(pepper, secret.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(pepper, secret.encode(), "sha256").hex()
     if algorithm == SHA256:  # keys of SaaSBase 0.1.1
         return hashlib.sha256(secret.encode()).hexdigest()
     raise ValueError(algorithm)

@@ -69,19 +69,26 @@ class FairQueue(QueueCommon[ConnectionPoolEntry]):
 
     async def wait(self, timeout: float | None) -> ConnectionPoolEntry:  # noqa: ASYNC109 - SQLAlchemy's word
         """What is given back within ``timeout`` seconds when it is one's turn; raises ``Empty``."""
-        mine: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[ConnectionPoolEntry] = loop.create_future()
         self._waiting.append(mine)
+        alarm = loop.call_later(timeout, _end_waiting, mine) if timeout is not None else None
         try:
-            async with asyncio.timeout(timeout):
-                return await mine
+            return await mine
         except BaseException as error:
-            if mine.done() and not mine.cancelled():  # it came with the end of the waiting
+            if not isinstance(error, Empty) and not mine.cancelled():  # it came with the end of the waiting
                 self.put_nowait(mine.result())
             with suppress(ValueError):
                 self._waiting.remove(mine)
-            if isinstance(error, TimeoutError):
-                raise Empty from None
             raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+
+def _end_waiting(waiting: asyncio.Future[ConnectionPoolEntry]) -> None:
+    if not waiting.done():
+        waiting.set_exception(Empty())
 
 
 class FairPool(AsyncAdaptedQueuePool):

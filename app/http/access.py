@@ -6,8 +6,7 @@ Both are done for many requests together: one by one, between others' statements
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.http.requests import RequestInfo
 from app.observability.metrics import observe_request
@@ -18,8 +17,7 @@ DELAY_SECONDS: Final = 0.1
 _MANY: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
+class _Answered(NamedTuple):
     method: str
     route: str | None
     info: RequestInfo
