@@ -4,21 +4,20 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.core.pagination import CursorPage, CursorRequest, Page, fingerprint
+from app.http.described import Described
 from app.http.runtime import runtime_of
 from app.http.schemas import MAX_SIZE, ItemT, ListQuery, read_cursor, show_rows
 
 MAX_UNPAGED: Final = 1000
 
 
-class ArrayQuery(BaseModel):
+class ArrayQuery(Described):
     """Query parameters of a list that is an array on every page of it."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     limit: Annotated[int, Field(ge=1, le=MAX_UNPAGED)] = MAX_UNPAGED
     """At most this many; a `Link` header with `rel="next"` leads to the rest."""

@@ -41,7 +41,7 @@ class Inputs:
             raise TypeError(f"{dependant.call} asks for two bodies, or for one of {', '.join(_UNREAD)}")
         if any(isinstance(field.field_info, params.Form) for field in dependant.body_params):
             raise TypeError(f"{dependant.call} asks for a form")
-        models = [field for field in dependant.query_params if _is_model(field)]
+        models = [field for field in dependant.query_params if is_model(field)]
         if models and len(dependant.query_params) > 1:
             raise TypeError(f"{dependant.call} asks for a model of its query, and for more of it")
         self._path = [(field, ("path", field.alias)) for field in dependant.path_params]
@@ -94,7 +94,8 @@ async def read_json(request: Request) -> Any:
         raise BadRequestError("There was an error parsing the body") from None
 
 
-def _is_model(field: Any) -> bool:
+def is_model(field: Any) -> bool:
+    """Whether a field of FastAPI's is a model, of whose fields each is a parameter of the query."""
     annotation = field.field_info.annotation
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 

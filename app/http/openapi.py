@@ -6,7 +6,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from app.http.described import describe_parameters
 from app.http.examples import Examples
+from app.http.inputs import is_model
 from app.http.problems import MALFORMED_IS_400, Problem
 from app.http.routes import ACTIONS, OPEN_BECAUSE
 from app.http.routing import UNLIMITED
@@ -29,6 +31,8 @@ _METHODS: Final = frozenset({"get", "post", "put", "patch", "delete"})
 
 def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dict[str, Any]:
     """The document, made once."""
+    for route in routes:
+        _describe_query(route)
     document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=[*routes, *app.routes])
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -51,6 +55,12 @@ def make_openapi(app: FastAPI, routes: list[APIRoute], actor_header: str) -> dic
                 _finish(operation)
                 examples.add_to(operation)
     return document
+
+
+def _describe_query(route: APIRoute) -> None:
+    for dependant in (route.dependant, *route.dependant.dependencies):
+        for field in filter(is_model, dependant.query_params):
+            describe_parameters(field.field_info.annotation)
 
 
 def _finish(operation: dict[str, Any]) -> None:

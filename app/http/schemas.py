@@ -39,6 +39,7 @@ from app.core.resources import ResourceRef, ResourceType
 from app.core.text import MAX_JSON_BYTES, InvalidTextError, check_json, clean_identifier
 from app.db.base import MAX_NAME
 from app.http.conditional import etag_of
+from app.http.described import Described
 from app.models.audit_event import MAX_CORRELATION
 
 ItemT = TypeVar("ItemT", bound=BaseModel)
@@ -149,16 +150,16 @@ def columns_of(row: Any) -> dict[str, Any]:
     return dict(row._mapping) if hasattr(row, "_mapping") else dict(vars(row))  # noqa: SLF001 - the public name of a row's mapping
 
 
-class Schema(BaseModel):
+class Schema(Described):
     """Base of what the service answers; read from rows by attribute."""
 
-    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(from_attributes=True)
 
 
-class Command(BaseModel):
+class Command(Described):
     """Base of what a client sends: unknown fields are refused, so a typo or an id smuggled in never passes silently."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Resource(Schema):
@@ -237,10 +238,9 @@ def lower_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-class ListQuery(BaseModel):
+class ListQuery(Described):
     """Query parameters of a list: numbered pages (`page`, `size`) or keyset pages (`limit`, `cursor`), filters beside them."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
     default_sort: ClassVar[str]
 
     page: Annotated[int, Field(ge=0, le=MAX_OFFSET)] | None = None

@@ -77,7 +77,6 @@ class Settings(BaseSettings):
         env_file_encoding="utf-8",
         env_ignore_empty=False,
         extra="forbid",
-        use_attribute_docstrings=True,
         hide_input_in_errors=True,
     )
 

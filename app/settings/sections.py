@@ -39,7 +39,7 @@ MAX_S3_PARTS = 10_000
 class Section(BaseModel):
     """A group of settings; unknown names in it are refused."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class DatabaseSettings(Section):

@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from app.audit.retention import RetentionRules
+from app.http.described import field_texts
 from app.settings import PREFIX, RENAMED, Section, Settings, SettingsError, load_settings, setting_names
 from tests.support.application import ROOT
 
@@ -80,7 +81,7 @@ def leaves(section: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterato
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from leaves(field.annotation, f"{prefix}{name.upper()}__")
         else:
-            yield Leaf(prefix + name.upper(), field.description or "", written(field.get_default(call_default_factory=True)))
+            yield Leaf(prefix + name.upper(), field_texts(section).get(name, ""), written(field.get_default(call_default_factory=True)))
 
 
 def written(value: Any) -> str:

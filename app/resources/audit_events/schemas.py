@@ -7,11 +7,12 @@ from ipaddress import ip_address
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.core.actors import ActorType
 from app.core.events import AuditAction, Outcome
 from app.core.resources import ResourceType
+from app.http.described import Described
 from app.http.schemas import (
     NO_FLAG,
     ActorId,
@@ -119,10 +120,10 @@ class AuditEventCreate(Command):
     context: Metadata = Field(default_factory=dict)
 
 
-class PruneQuery(BaseModel):
+class PruneQuery(Described):
     """Which events to remove. Unknown parameters are refused: a filter with a typo would remove everything."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     organization_id: UUID
     project_id: UUID | None = None
@@ -162,10 +163,8 @@ class AuditEventSort(StrEnum):
     ACTION = "action"
 
 
-class AuditEventFilters(BaseModel):
+class AuditEventFilters(Described):
     """Filters of the audit trail."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     organization_id: UUID | None = None
     """Only events in this organization."""
@@ -210,7 +209,7 @@ class AuditEventListQuery(AuditEventFilters, ListQuery):
 class ExportQuery(AuditEventFilters):
     """What to export, and how. Unknown parameters are refused: a filter with a typo would export everything."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     sort: Annotated[AuditEventSort | None, BeforeValidator(lower_case)] = None
     """Column to sort by."""

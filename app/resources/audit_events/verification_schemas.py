@@ -4,18 +4,19 @@ from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from app.audit.findings import BreakKind, Place
+from app.http.described import Described
 from app.http.schemas import Schema
 
 MAX_POSITION = 2**63 - 1
 
 
-class VerifyQuery(BaseModel):
+class VerifyQuery(Described):
     """Which chain to verify, and what the caller knows of it."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     organization_id: UUID
     from_position: Annotated[int, Field(ge=1, le=MAX_POSITION)] = 1

@@ -5,12 +5,13 @@ from enum import StrEnum
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from app.authz.engine import HeldGrant
 from app.core.actors import Actor, ActorType
 from app.core.permissions import Action, Role
 from app.core.resources import ResourceRef, ResourceType
+from app.http.described import Described
 from app.http.schemas import NO_FLAG, ActorId, ActorRef, Command, ResourceRefRead, Schema
 
 MAX_CHECKS = 200
@@ -78,10 +79,8 @@ class ActionsQuestion(_AboutSomebody):
     resource_id: UUID
 
 
-class RolesQuery(BaseModel):
+class RolesQuery(Described):
     """Whose roles, and where."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     actor_type: ActorType
     actor_id: ActorId
@@ -89,10 +88,8 @@ class RolesQuery(BaseModel):
     resource_id: UUID
 
 
-class WhoCanQuery(BaseModel):
+class WhoCanQuery(Described):
     """Who may take this action on this resource?"""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     action: Action
     resource_type: ResourceType

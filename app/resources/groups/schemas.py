@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from app.core.actors import Actor, ActorType
+from app.http.described import Described
 from app.http.schemas import (
     ActorId,
     ActorRef,
@@ -89,10 +90,8 @@ class GroupListQuery(ListQuery):
     """Part of the name, in any case."""
 
 
-class GroupMemberKey(BaseModel):
+class GroupMemberKey(Described):
     """Names one member."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     member_type: MemberType
     member_id: ActorId

@@ -4,12 +4,11 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
-
 from app.core.actors import Actor, ActorType
 from app.core.permissions import Role
 from app.core.resources import ResourceRef, ResourceType
 from app.http.bounded import ArrayQuery
+from app.http.described import Described
 from app.http.schemas import ActorId, ActorRef, Command, Moment, ResourceRefRead, Schema
 
 
@@ -26,10 +25,8 @@ class MembershipCreate(Command):
     """When the grant ends by itself; never when absent."""
 
 
-class MembershipKey(BaseModel):
+class MembershipKey(Described):
     """Names one grant."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     resource_type: ResourceType
     resource_id: UUID

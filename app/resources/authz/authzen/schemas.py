@@ -3,8 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from app.http.described import Described
 from app.http.schemas import NO_FLAG, Schema
 from app.resources.authz.schemas import MAX_CHECKS
 
@@ -14,11 +15,7 @@ Properties = Annotated[dict[str, Any] | None, Field(examples=[{}])]
 Context = Annotated[dict[str, Any] | None, Field(examples=[{"time": "2026-11-20T18:11:56Z"}])]
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class EntityPart(_Asked):
+class EntityPart(Described):
     """A subject or a resource, perhaps not whole."""
 
     type: str | None = None
@@ -39,7 +36,7 @@ class Entity(EntityPart):
     """Of a subject the actor's id, of a resource its UUID."""
 
 
-class EntityKind(_Asked):
+class EntityKind(Described):
     """What kind of subject or resource is searched for; an `id` is ignored."""
 
     type: str
@@ -47,7 +44,7 @@ class EntityKind(_Asked):
     """Accepted, and without influence."""
 
 
-class ActionPart(_Asked):
+class ActionPart(Described):
     """An action, perhaps not whole."""
 
     name: str | None = None
@@ -62,7 +59,7 @@ class AccessAction(ActionPart):
     """In full (`DOCUMENT_READ`), or without the type of the resource it is asked on (`read` of a document); in any case."""
 
 
-class EvaluationPart(_Asked):
+class EvaluationPart(Described):
     """A question, as far as it is not the default."""
 
     subject: EntityPart | None = None
@@ -102,7 +99,7 @@ class EvaluationsSemantic(StrEnum):
     PERMIT_ON_FIRST_PERMIT = "permit_on_first_permit"
 
 
-class EvaluationsOptions(_Asked):
+class EvaluationsOptions(Described):
     """How to answer many questions."""
 
     evaluations_semantic: EvaluationsSemantic = EvaluationsSemantic.EXECUTE_ALL
@@ -131,7 +128,7 @@ class Evaluations(EvaluationPart):
         return self.options.evaluations_semantic if self.options is not None else EvaluationsSemantic.EXECUTE_ALL
 
 
-class PageAsked(_Asked):
+class PageAsked(Described):
     """Which part of the results."""
 
     token: Annotated[str, Field(max_length=MAX_TOKEN)] | None = None
@@ -143,7 +140,7 @@ class PageAsked(_Asked):
 AskedPage = Annotated[PageAsked | None, Field(examples=[{"limit": 100}])]
 
 
-class _Search(_Asked):
+class _Search(Described):
     context: Context = None
     """Accepted, and without influence."""
     page: AskedPage = None
