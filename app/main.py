@@ -217,12 +217,13 @@ async def prepare_schema(database: Database) -> None:
         await require_roles(database)
 
 
-def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolver | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolver | None = None, is_prepared: bool = False) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         settings: the configuration; read from the environment when absent.
         actor_resolver: decides who is calling, instead of the one that the settings name, or make.
+        is_prepared: ``prepare_schema`` has just been done.
 
     Raises:
         SettingsError: the environment holds a setting that cannot be used.
@@ -242,7 +243,8 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
-            await prepare_schema(runtime.context.database)
+            if not is_prepared:
+                await prepare_schema(runtime.context.database)
             await runtime.store.open()
             jobs = run_jobs(runtime.context, runtime.store, runtime.key_uses, runtime.chain_keys, plan)
             async with jobs, _serve_operations(app, settings):

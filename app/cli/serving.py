@@ -6,6 +6,7 @@ import logging
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -58,7 +59,7 @@ def serve(
     _warn_of_known_secrets(settings)  # not before: a start that fails says nothing but why
     print(_greeting(settings, host, port), file=sys.stderr, flush=True)
     config = uvicorn.Config(
-        "app.cli.serving:make_app",
+        "app.cli.serving:make_app" if workers > 1 else partial(make_app, is_prepared=True),
         factory=True,
         host=host,
         port=port,
@@ -110,8 +111,8 @@ def _require_second_port(settings: Settings, port: int) -> None:
         fail(f"SAASBASE_WEB__OPS_PORT: cannot listen on {settings.web.ops_host}:{second}: {error.strerror}")
 
 
-def make_app() -> "ASGIApp":
-    """The service as each worker process makes it, which inherits no logging from the one that started it."""
+def make_app(*, is_prepared: bool = False) -> "ASGIApp":
+    """The service as each worker process makes it, which inherits no logging from the one that started it. See ``create_app``."""
     gc.disable()
     from app.cli.stopping import Stoppable
     from app.http.access import AccessLog
@@ -122,7 +123,7 @@ def make_app() -> "ASGIApp":
     web = settings.web
     PatientProtocol.patience = Patience(web.header_seconds, web.body_idle_seconds, web.read_idle_seconds)
     PatientProtocol.hsts_seconds = web.hsts_seconds
-    app = create_app(settings)
+    app = create_app(settings, is_prepared=is_prepared)
     access: AccessLog = app.state.runtime.access
     PatientProtocol.access = access
     atexit.register(access.write)  # also when a second signal ends it without waiting
