@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -52,7 +53,7 @@ async def test_what_comes_to_who_goes_away_goes_to_the_next(single: Database, pa
         async with single.writer.connect():
             pass
 
-    async with single.writer.connect():
+    async with borrowed(single.writer.sync_engine):  # given back at once when the block ends
         gone, patient = asyncio.create_task(ask()), asyncio.create_task(ask())
         await asyncio.sleep(0.01)
     for _ in range(pause):
@@ -82,3 +83,50 @@ async def test_who_waits_while_no_connection_can_be_made_is_told_so_at_once() ->
             found = await asyncio.gather(*(database.ping() for _ in range(6)), return_exceptions=True)
         await database.aclose()
     assert [type(error).__name__ for error in found] == ["ConnectionRefusedError"] * 6
+
+
+async def test_a_block_that_raises_costs_a_connection_and_no_place(single: Database) -> None:
+    async def raise_in_block(error: BaseException) -> Any:
+        async with borrowed(single.writer.sync_engine) as driver:
+            made.append(driver)
+            raise error
+
+    made: list[Any] = []
+    for error in (ValueError(), TimeoutError(), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            await raise_in_block(error)
+        async with borrowed(single.writer.sync_engine) as driver:
+            assert driver not in made
+        assert single.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_who_is_cancelled_within_the_block_or_on_the_way_to_it_leaves_the_place(single: Database) -> None:
+    async def hold() -> None:
+        async with borrowed(single.writer.sync_engine):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    for pause in range(8):
+        await single.writer.dispose()  # so that the first has to connect
+        tasks = [asyncio.create_task(hold()) for _ in range(3)]
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        for task in tasks[:2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert tasks[2].exception() is None
+        assert single.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_silent_connection_takes_older_ones_with_it(database_url: str) -> None:
+    database = Database.from_url(database_url, PoolLimits(size=2))
+    engine = database.reader.sync_engine
+    try:
+        async with borrowed(engine) as first:
+            with pytest.raises(TimeoutError):
+                async with borrowed(engine):
+                    raise TimeoutError
+        async with borrowed(engine) as third:
+            assert third is not first
+    finally:
+        await database.aclose()

@@ -26,6 +26,7 @@ from app.core.permissions import Role
 from app.db.base import Base
 from app.db.confinement import OF_SUBJECTS, SETTING, Tenants, confine, lookup_name
 from app.db.engine import Database, PoolLimits
+from app.db.fair_pool import borrowed
 from app.db.tenancy import tenant_tables
 from app.models import ApiKey, ApiKeySecret, Execution, Organization, Project, UnsentTuple
 from app.unit_of_work import UnitOfWork, WorkContext
@@ -133,6 +134,18 @@ async def test_a_statement_without_criteria_sees_its_tenants_only(world: World) 
         async with world.database.open_read(tenants) as connection:
             for table in TABLES:
                 assert set((await connection.execute(select(tenant_of(table)))).scalars()) == expected, (table.name, tenants)
+
+
+async def test_what_a_connection_was_told_and_never_used_reaches_nobody(world: World) -> None:
+    for _ in range(2):  # the pool has one connection
+        async with world.database.open_read(Tenants.exactly(world.ours.ref.id)):
+            pass
+        async with borrowed(world.database.writer.sync_engine) as driver:
+            assert driver.next_tenants is None
+            async with driver.transaction():
+                assert await driver.fetchval("SELECT count(*) FROM projects") == 0
+        async with world.database.open_read() as connection:
+            assert await names_seen(connection) == []
 
 
 async def test_an_unset_and_an_empty_setting_show_nothing(database_url: str, world: World) -> None:
