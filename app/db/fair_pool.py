@@ -75,8 +75,8 @@ class FairQueue(QueueCommon[ConnectionPoolEntry]):
         alarm = loop.call_later(timeout, _end_waiting, mine) if timeout is not None else None
         try:
             return await mine
-        except BaseException as error:
-            if not isinstance(error, Empty) and not mine.cancelled():  # it came with the end of the waiting
+        except BaseException:
+            if mine.done() and not mine.cancelled() and mine.exception() is None:  # it came with the end of the waiting
                 self.put_nowait(mine.result())
             with suppress(ValueError):
                 self._waiting.remove(mine)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.util.queue import Empty
 
 from app.db.engine import Database, PoolLimits
 from app.db.fair_pool import borrowed
@@ -62,6 +63,18 @@ async def test_what_comes_to_who_goes_away_goes_to_the_next(single: Database, pa
     await asyncio.gather(gone, return_exceptions=True)
     await patient
     assert single.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_who_is_cancelled_when_his_time_is_over_is_cancelled(single: Database) -> None:
+    async with borrowed(single.writer.sync_engine):
+        pool: Any = single.writer.pool
+        late = asyncio.create_task(pool.take())
+        await asyncio.sleep(0)
+        (waiting,) = pool._pool._waiting
+        waiting.set_exception(Empty())  # as the alarm does
+        late.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await late
 
 
 async def test_who_gives_up_while_waiting_is_passed_over(single: Database) -> None:
