@@ -11,6 +11,7 @@ from sqlalchemy.util.queue import Empty
 
 from app.db.engine import Database, PoolLimits
 from app.db.fair_pool import borrowed
+from tests.conftest import forgive_abandoned_connections
 
 pytestmark = pytest.mark.anyio
 
@@ -113,22 +114,28 @@ async def test_a_block_that_raises_costs_a_connection_and_no_place(single: Datab
         assert single.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-async def test_who_is_cancelled_within_the_block_or_on_the_way_to_it_leaves_the_place(single: Database) -> None:
+async def test_who_is_cancelled_within_the_block_or_on_the_way_to_it_leaves_the_place(database_url: str) -> None:
+    forgive_abandoned_connections()
+    database = Database.from_url(database_url, PoolLimits(size=1))
+
     async def hold() -> None:
-        async with borrowed(single.writer.sync_engine):
+        async with borrowed(database.writer.sync_engine):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    for pause in range(8):
-        await single.writer.dispose()  # so that the first has to connect
-        tasks = [asyncio.create_task(hold()) for _ in range(3)]
-        for _ in range(pause):
-            await asyncio.sleep(0)
-        for task in tasks[:2]:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert tasks[2].exception() is None
-        assert single.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+    try:
+        for pause in range(8):
+            await database.writer.dispose()  # so that the first has to connect
+            tasks = [asyncio.create_task(hold()) for _ in range(3)]
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            for task in tasks[:2]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert tasks[2].exception() is None
+            assert database.count_connections()[0] == 0
+    finally:
+        await database.aclose()
 
 
 async def test_a_silent_connection_takes_older_ones_with_it(database_url: str) -> None:
