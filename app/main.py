@@ -251,9 +251,12 @@ def create_app(settings: Settings | None = None, *, actor_resolver: ActorResolve
                 yield
                 await runtime.traffic.wait_until_over(BREAK_OFF_SECONDS)
         finally:
-            await close_runtime(runtime)
-            if tracing is not None:
-                await tracing.aclose()
+            try:
+                await close_runtime(runtime)
+                if tracing is not None:
+                    await tracing.aclose()
+            finally:
+                runtime.access.write()
 
     index = RouteIndex(routes, max_body_bytes=settings.web.max_body_bytes)
     app = _make_shell(settings, runtime, index, has_operations=not settings.web.ops_port, tracing=tracing, lifespan=lifespan)
@@ -379,8 +382,7 @@ def _make_limits(settings: Settings, database: Database) -> RequestLimits | None
 
 
 async def close_runtime(runtime: Runtime) -> None:
-    """Let go of everything the parts have opened, when what they have to tell is told."""
-    runtime.access.write()
+    """Let go of everything the parts have opened."""
     await runtime.context.policy.aclose()
     await runtime.context.database.aclose()
     await runtime.store.aclose()

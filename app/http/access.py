@@ -6,11 +6,13 @@ Both are done for many requests together: one by one, between others' statements
 import asyncio
 import logging
 import time
+from contextvars import Context
 from typing import Final, NamedTuple
 
 from app.http.requests import RequestInfo
 from app.observability.metrics import observe_request
 
+_log = logging.getLogger(__name__)
 _access = logging.getLogger("app.access")
 
 DELAY_SECONDS: Final = 0.1
@@ -34,7 +36,7 @@ class AccessLog:
     def note(self, method: str, route: str | None, info: RequestInfo, seconds: float) -> None:
         """Count a request that is over and write its line, soon."""
         if not self._answered:
-            asyncio.get_running_loop().call_later(DELAY_SECONDS, self.write)
+            asyncio.get_running_loop().call_later(DELAY_SECONDS, self.write, context=Context())  # nobody's, as they are several requests'
         self._answered.append(_Answered(method, route, info, seconds, time.time()))
         if len(self._answered) >= _MANY:
             self.write()
@@ -44,9 +46,12 @@ class AccessLog:
         answered, self._answered = self._answered, []
         is_told = _access.isEnabledFor(logging.INFO)
         for request in answered:
-            observe_request(request.method, request.route, request.info.status, request.seconds)
-            if is_told:
-                _access.handle(_line_of(request))
+            try:
+                observe_request(request.method, request.route, request.info.status, request.seconds)
+                if is_told:
+                    _access.handle(_line_of(request))
+            except Exception:  # noqa: BLE001 - nobody else's line is lost for it, and no request fails
+                _log.exception("a request could not be noted")
 
 
 def _line_of(request: _Answered) -> logging.LogRecord:

@@ -40,6 +40,25 @@ async def test_they_are_written_soon_and_tell_of_then(caplog: pytest.LogCaptureF
     assert {record.getMessage() for record in lines(caplog)} == {"GET /a/{b} 200"}
 
 
+async def test_one_that_cannot_be_noted_costs_no_other_its_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.INFO, "app")
+    counted: list[str] = []
+
+    def observe(method: str, *_: object) -> None:
+        if method == "PUT":
+            raise OSError("no room")
+        counted.append(method)
+
+    monkeypatch.setattr("app.http.access.observe_request", observe)
+    log = AccessLog()
+    for method in ("GET", "PUT", "POST"):
+        log.note(method, "/", INFO, 0)
+    log.write()
+    assert counted == ["GET", "POST"]
+    assert [record.getMessage() for record in lines(caplog)] == ["GET / 200", "POST / 200"]
+    assert [record.message for record in caplog.records if record.exc_info] == ["a request could not be noted"]
+
+
 async def test_under_load_they_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "app.access")
     log = AccessLog()
