@@ -15,7 +15,7 @@ from app.observability.metrics import observe_request
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("app.access")
 
-DELAY_SECONDS: Final = 0.1
+_DELAY_SECONDS: Final = 0.1
 _MANY: Final = 256
 
 
@@ -36,7 +36,7 @@ class AccessLog:
     def note(self, method: str, route: str | None, info: RequestInfo, seconds: float) -> None:
         """Count a request that is over and write its line, soon."""
         if not self._answered:
-            asyncio.get_running_loop().call_later(DELAY_SECONDS, self.write, context=Context())  # nobody's, as they are several requests'
+            asyncio.get_running_loop().call_later(_DELAY_SECONDS, self.write, context=Context())  # nobody's, as they are several requests'
         self._answered.append(_Answered(method, route, info, seconds, time.time()))
         if len(self._answered) >= _MANY:
             self.write()

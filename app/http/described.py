@@ -44,12 +44,12 @@ def field_texts(model: type[BaseModel]) -> Mapping[str, str]:
         if issubclass(each, BaseModel) and each is not BaseModel:
             declared = vars(each).get("__annotations__", {})
             inherited = {name: text for name, text in texts.items() if name not in declared}
-            texts = inherited | dict(_texts_in(each.__module__).get(each.__qualname__, {}))
+            texts = inherited | _texts_in(each.__module__).get(each.__qualname__, {})
     return {name: text for name, text in texts.items() if name in model.model_fields}
 
 
 @cache
-def _texts_in(module: str) -> Mapping[str, Mapping[str, str]]:
+def _texts_in(module: str) -> dict[str, dict[str, str]]:
     """Of each class of a module."""
     try:
         source = inspect.getsource(sys.modules[module])

@@ -100,12 +100,13 @@ async def test_who_waits_while_no_connection_can_be_made_is_told_so_at_once() ->
 
 
 async def test_a_block_that_raises_costs_a_connection_and_no_place(single: Database) -> None:
-    async def raise_in_block(error: BaseException) -> Any:
+    made: list[Any] = []
+
+    async def raise_in_block(error: BaseException) -> None:
         async with borrowed(single.writer.sync_engine) as driver:
             made.append(driver)
             raise error
 
-    made: list[Any] = []
     for error in (ValueError(), TimeoutError(), KeyboardInterrupt()):
         with pytest.raises(type(error)):
             await raise_in_block(error)
