@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from sqlalchemy import Select
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.audit.denials import DeniedAttempts
@@ -26,7 +25,7 @@ from app.core.resources import ResourceRef, ResourceType
 from app.db.base import Base
 from app.db.confinement import Tenants
 from app.db.engine import Database, View
-from app.db.tenancy import TenancyError, TenantSession, commit, send_insertions, tenant_session
+from app.db.session import TenantSession
 from app.db.visibility import VisibleRows, confine_to
 from app.db.wanted import Wanted
 from app.db.writes import Insertion
@@ -57,8 +56,8 @@ class WorkContext:
 class UnitOfWork:
     """Everything a service may do to the database on behalf of one actor.
 
-    Until ``admit`` (or ``admit_everywhere``) has said yes, the session reads and writes nothing. As a context it commits when the block
-    ends, and rolls back when it raises.
+    Until ``admit`` (or ``admit_everywhere``) has said yes, its ``session`` reads and writes nothing. As a context it commits when the
+    block ends, and rolls back when it raises.
     """
 
     def __init__(self, context: WorkContext, identity: Identity, origin: Origin, *, is_read_only: bool) -> None:
@@ -75,10 +74,7 @@ class UnitOfWork:
         self._must_commit = False
         self._after_commit: list[Callback] = []
         self._after_rollback: list[Callback] = []
-        self._is_read_only = is_read_only
-        self._session: AsyncSession | None = None
-        self._pin: UUID | None = None
-        self._is_over = False
+        self.session = TenantSession(context.database, is_read_only=is_read_only, info={SESSION_KEY: context.outbox})
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,19 +88,6 @@ class UnitOfWork:
                 self.note_refusal(error)
         finally:
             await self.rollback()
-
-    @property
-    def session(self) -> AsyncSession:
-        """Runs statements, while the work lasts. Made when it is first asked for: to read a resource by its id none is needed."""
-        if self._session is None:
-            if self._is_over:
-                raise TenancyError("the work is over")
-            database, info = self._context.database, {SESSION_KEY: self._context.outbox}
-            engine = database.reader if self._is_read_only else database.writer
-            self._session = AsyncSession(engine, sync_session_class=TenantSession, is_read_only=self._is_read_only, info=info)
-            if self._pin is not None:
-                self._tenant_session.pin_tenant(self._pin)
-        return self._session
 
     @property
     def actor(self) -> Actor:
@@ -235,15 +218,8 @@ class UnitOfWork:
 
     def pin(self, organization_id: UUID) -> None:
         """Confine the session to one organization. Called by ``admit``, and by the service that has just made an organization."""
-        if self._session is None and self._pin is None:
-            self._pin = organization_id
-        else:
-            self._tenant_session.pin_tenant(organization_id)
+        self.session.fence.pin_tenant(organization_id)
         self.organization_id = organization_id
-
-    def use_jobs_role(self) -> None:
-        """Run the transaction, which has not begun, as the role for jobs: only that one may remove events."""
-        self._tenant_session.bind = self._context.database.for_jobs.writer.sync_engine
 
     def record(self, action: AuditAction, subject: Subject | Located, *, correlation_id: str | None = None, **details: Any) -> None:
         """Write an audit event with the commit, in the same transaction.
@@ -275,7 +251,7 @@ class UnitOfWork:
 
     def is_its_own_record(self) -> None:
         """Say that what was changed needs no audit event: the row itself says who and when, and nobody's rights or data depend on it."""
-        self._tenant_session.has_changed = False
+        self.session.fence.has_changed = False
         self._must_commit = True
 
     def adopt(self, events: Iterable[dict[str, Any]]) -> None:
@@ -293,16 +269,11 @@ class UnitOfWork:
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
         """A part of the transaction that may fail and then leaves nothing (a savepoint)."""
-        session = self._tenant_session
-        had_changed, recorded = session.has_changed, len(self._events)
-        await send_insertions(self.session)
+        recorded = len(self._events)
         try:
-            async with self.session.begin_nested():
+            async with self.session.attempt():
                 yield
-                await send_insertions(self.session)
         except BaseException:
-            session.insertions.clear()
-            session.has_changed = had_changed
             del self._events[recorded:]
             raise
 
@@ -312,32 +283,22 @@ class UnitOfWork:
         Raises:
             UnrecordedChangeError: something was changed and nothing recorded.
         """
-        if self._session is not None:
-            if self._tenant_session.has_changed and not self._events:
-                raise UnrecordedChangeError("a change without an audit event")
-            self._tenant_session.require_no_objects()
+        if self.session.fence.has_changed and not self._events:
+            raise UnrecordedChangeError("a change without an audit event")
+        self.session.require_no_objects()
         if not self._events and not self._must_commit:  # nothing was changed: there is nothing to commit
             return
         if self._events:
-            self._tenant_session.insert_later(Insertion(AuditEvent, self._events))
+            self.session.insert(Insertion(AuditEvent, self._events))
         # Where the outcome may be unknown (a connection lost during COMMIT) what lies outside the database must stay.
-        forget, is_unheard = self._after_rollback.clear, self._context.outbox is None
-        await commit(self.session, self._context.database, past_the_line=forget, at_once=is_unheard)
-        await self._close()
+        await self.session.commit(self._after_rollback.clear, at_once=self._context.outbox is None)
+        await self.session.aclose()
         await _run(self._after_commit)
 
     async def rollback(self) -> None:
         """Leave nothing behind. Harmless after a commit."""
-        await self._close()
+        await self.session.aclose()
         await _run(self._after_rollback)
-
-    async def _close(self) -> None:
-        self._is_over = True
-        session, self._session = self._session, None
-        if session is not None and session.in_transaction():
-            await session.close()
-        elif session is not None:
-            session.sync_session.close()  # it holds nothing that would have to be waited for
 
     @property
     def _parties(self) -> list[tuple[str, Identity]]:
@@ -350,20 +311,16 @@ class UnitOfWork:
         if self.identity.only_actions is not None and action not in self.identity.only_actions:
             raise ForbiddenError(f"This credential may not {action.value}.")
         self._listed = listed
-        session = self._tenant_session
-        if session.pin is None:
-            session.tenants = self._tenants_of_actor
+        fence = self.session.fence
+        if fence.pin is None:
+            fence.tenants = self._tenants_of_actor
         asking, at = self._context.policy.asking, now()
-        session.list_parameters = {name: value for slot, asker, _ in listed for name, value in asking(asker, at, slot).items()}
+        fence.list_parameters = {name: value for slot, asker, _ in listed for name, value in asking(asker, at, slot).items()}
 
     @property
     def _tenants_of_actor(self) -> Tenants:
         groups = self.identity.groups
         return Tenants.of_subjects([(self.actor.type.value, self.actor.id)], groups.organization_id if groups is not None else None)
-
-    @property
-    def _tenant_session(self) -> TenantSession:
-        return tenant_session(self.session)
 
     def _refusal(self, target: Located, action: Action) -> AppError:
         if self.identity.is_anonymous or not target.is_readable:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, String, and_, delete, insert, or_, select, type_coerce
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.audit.chain import HASHED, STRIDE, ChainKeys, first_hash, first_head, link
@@ -19,6 +18,7 @@ from app.audit.gaps import TELLS, TOLD, is_left_by_a_prune
 from app.core.clock import now
 from app.core.events import AuditAction
 from app.db.listing import wire_columns
+from app.db.session import TenantSession
 from app.models import AuditChain, AuditEvent, AuditGap
 
 PAGE: Final = 1000
@@ -58,7 +58,7 @@ class Pruning:
     that is read, a hash and a row that is removed.
     """
 
-    def __init__(self, session: AsyncSession, keys: ChainKeys, organization_id: UUID, event_id: UUID) -> None:
+    def __init__(self, session: TenantSession, keys: ChainKeys, organization_id: UUID, event_id: UUID) -> None:
         self._session = session
         self._keys = keys
         self._organization_id = organization_id
@@ -133,7 +133,7 @@ class Pruning:
         if (await self._session.execute(sealed)).one_or_none() is not None:
             _refuse(1)
         with suppress(IntegrityError):  # a sealer was first, and its transaction has ended
-            async with self._session.begin_nested():
+            async with self._session.attempt():
                 await self._session.execute(insert(AuditChain), self._keys.sign(AuditChain, first_head(self._organization_id, now())))
 
     async def _check_links(self, rows: Iterable[Any]) -> None:

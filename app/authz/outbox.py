@@ -21,7 +21,7 @@ from app.authz.openfga_terms import MAX_WRITES, OpenFGADownError, OpenFGAError
 from app.authz.tuples import TUPLE_OF, RelationshipTuple, TupleKey
 from app.core.clock import now
 from app.db.engine import Database
-from app.db.tenancy import TenantSession
+from app.db.tenancy import FencedSession
 from app.models import UnsentTuple
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def unsent_rows(organization_id: UUID, operation: str, tuples: Iterable[Relation
     ]
 
 
-@event.listens_for(TenantSession, "do_orm_execute")
+@event.listens_for(FencedSession, "do_orm_execute")
 def _write_down(state: ORMExecuteState) -> Result[Any] | None:
     """Run a change of a table that tuples stand for, and write down what it did: after it, when its rows are locked."""
     session = state.session
@@ -211,7 +211,7 @@ def _returning(state: ORMExecuteState, model: type[Any]) -> Any:
     return statement.returning(*(getattr(model, column.name) for column in model.__table__.columns))
 
 
-@event.listens_for(TenantSession, "after_commit")
+@event.listens_for(FencedSession, "after_commit")
 def _wake(session: Session) -> None:
     if session.info.get(_IS_CHANGED):
         session.info[SESSION_KEY].wake()

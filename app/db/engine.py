@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 SQLITE_READERS = 4
 JOB_CONNECTIONS = 2
-_READS_OF = "reads_of_database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,6 @@ class Database:
             # Outside a transaction a pooler may send each message to another server, and asyncpg prepares a statement before it runs it.
             in_transactions = self.limits.transaction_pooler or self.row_level_security
             self.reader = self.writer if in_transactions else self.writer.execution_options(isolation_level="AUTOCOMMIT")
-        self.reader.sync_engine.update_execution_options(**{_READS_OF: self})
         self._at_once = Writer(
             self.writer.sync_engine, checkout_seconds=self.limits.checkout_seconds, in_transaction=self.limits.transaction_pooler
         )
@@ -130,11 +128,6 @@ class Database:
         async with self.reader.connect() as connection:
             confine(cast("Connection", connection.sync_connection), tenants)
             yield connection
-
-    @classmethod
-    def of(cls, bind: Engine | Connection | None) -> "Database | None":
-        """The database whose reads go through this engine."""
-        return cast("Database | None", bind.get_execution_options().get(_READS_OF)) if isinstance(bind, Engine) else None
 
     async def look_up(self, lookup: Lookup, parameters: Mapping[str, Any], tenants: Tenants | None = None) -> Any | None:
         """The one row of a look-up, or None; see ``look_up_all``."""

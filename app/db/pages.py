@@ -7,24 +7,23 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Integer, Select, String, Uuid
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
 
 from app.core.errors import InvalidError
 from app.core.pagination import Cursor, CursorPage, CursorRequest, Page, PageRequest, encode_cursor
 from app.db.base import Timestamp
-from app.db.engine import Database
 from app.db.listing import AFTER_ID, AFTER_VALUE, SKIPPED, Listing, Shape, is_nullable
 from app.db.lookups import Lookup
-from app.db.tenancy import TenantSession, fence
+from app.db.session import TenantSession
+from app.db.tenancy import fenced
 from app.db.visibility import FILTERED, VisibleRows
 
 _SHAPES: Final = 1024  # of all lists together: what is asked for again and again fits in
 
 
 async def fetch_page(
-    session: AsyncSession,
+    session: TenantSession,
     listing: Listing,
     given: Mapping[str, Any],
     request: PageRequest | CursorRequest,
@@ -59,7 +58,7 @@ async def fetch_page(
 
 
 async def _fetch_numbered(
-    session: AsyncSession, listing: Listing, given: Mapping[str, Any], request: PageRequest, visible: tuple[VisibleRows, ...]
+    session: TenantSession, listing: Listing, given: Mapping[str, Any], request: PageRequest, visible: tuple[VisibleRows, ...]
 ) -> Page[Any]:
     shape = Shape(tuple(sorted(given)), request.sort, request.descending, request.size, is_numbered=True)
     parameters = listing.parameters(given)
@@ -71,15 +70,13 @@ async def _fetch_numbered(
 
 
 async def _fetch(
-    session: AsyncSession, listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...], parameters: Mapping[str, Any]
+    session: TenantSession, listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...], parameters: Mapping[str, Any]
 ) -> list[Any]:
-    """What is read without a transaction goes as a look-up: past the session, but through its fence."""
-    fenced = session.sync_session
-    database = Database.of(fenced.bind) if isinstance(fenced, TenantSession) and fenced.is_read_only else None
-    if database is None or not isinstance(fenced, TenantSession):
+    """What is read without a transaction goes as a look-up."""
+    if not session.fence.is_read_only:
         return list((await session.execute(_statement(listing, shape, visible), parameters)).all())
-    lookup = _lookup(listing, shape, visible, is_pinned=fenced.pin is not None)
-    return list(await database.look_up_all(lookup, {**parameters, **fenced.parameters}, fenced.tenants))
+    lookup = _lookup(listing, shape, visible, is_pinned=session.fence.pin is not None)
+    return await session.look_up_all(lookup, parameters)
 
 
 @lru_cache(_SHAPES)
@@ -90,7 +87,7 @@ def _statement(listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...])
 
 @lru_cache(_SHAPES)
 def _lookup(listing: Listing, shape: Shape, visible: tuple[VisibleRows, ...], *, is_pinned: bool) -> Lookup:
-    return Lookup(fence(_statement(listing, shape, visible), is_pinned=is_pinned))
+    return Lookup(fenced(_statement(listing, shape, visible), is_pinned=is_pinned))
 
 
 def _write_value(value: Any) -> str | None:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, delete, inspect, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.clock import now
@@ -18,7 +17,7 @@ from app.db.base import Base
 from app.db.errors import violated_constraint
 from app.db.listing import Listing, wire_columns
 from app.db.pages import fetch_page
-from app.db.tenancy import insert_later
+from app.db.session import TenantSession
 from app.db.visibility import VisibleRows
 from app.db.writes import Insertion
 
@@ -29,7 +28,7 @@ class Repository:
     model: ClassVar[type[Base]]
     listing: ClassVar[Listing]
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: TenantSession) -> None:
         self._session = session
 
     def insert(self, values: Mapping[str, Any]) -> SimpleNamespace:
@@ -39,7 +38,7 @@ class Repository:
             NotFoundError: what it hangs below is gone.
             ConflictError: a unique value is taken.
         """
-        insert_later(self._session, Insertion(self.model, [values], self.conflict))
+        self._session.insert(Insertion(self.model, [values], self.conflict))
         return SimpleNamespace(**values)
 
     async def update(

@@ -1,18 +1,16 @@
-"""The fence between tenants: a session that reads and writes nothing until it is told for whom."""
+"""The fence between tenants: nothing is read or written until it is said for whom."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Delete, FromClause, Select, Update, bindparam, event
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction, with_loader_criteria
 
 from app.db.base import Base
 from app.db.confinement import Tenants, confine
-from app.db.engine import Database
 from app.db.errors import violated_constraint
 from app.db.visibility import FILTERED
 from app.db.writes import Insertion, insert_into
@@ -24,20 +22,18 @@ class TenancyError(RuntimeError):
     """A statement would leave its tenant. A fault of this service, never of the caller."""
 
 
-class TenantSession(Session):
-    """Runs statements over mapped classes, each confined to one organization.
+class Fence:
+    """Whose rows a piece of work may read and write, which of them wait to be written, and whether it has changed any.
 
     * unpinned: every statement on a tenant's table is refused, unless it is a select to which ``confine_to`` added
       the policy engine's predicate for each table it names;
     * pinned: every select, update and delete gets ``organization_id = pin`` for each mapped class in it, every insert must
       carry that organization.
 
-    Each transaction also tells the database which tenants it concerns (``tenants``), for row-level security to hold it to that.
-    There is no identity map in use: rows are inserted, updated and selected by statements, and a flush is refused.
+    ``tenants`` are those that the database is told, for row-level security to hold each transaction to them.
     """
 
-    def __init__(self, *, is_read_only: bool = False, **options: Any) -> None:
-        super().__init__(autoflush=False, close_resets_only=False, **options)
+    def __init__(self, *, is_read_only: bool) -> None:
         self.is_read_only = is_read_only
         self.pin: UUID | None = None
         self.tenants: Tenants | None = None
@@ -46,50 +42,41 @@ class TenantSession(Session):
         self.insertions: list[Insertion] = []
 
     def pin_tenant(self, organization_id: UUID) -> None:
-        """Confine the session to one organization, for good.
+        """Confine everything that follows to one organization, for good.
 
         Raises:
-            TenancyError: it is pinned to another one.
+            TenancyError: it is confined to another one.
         """
         if self.pin not in {None, organization_id}:
-            raise TenancyError("a session cannot change its tenant")
+            raise TenancyError("work cannot change its tenant")
         self.pin = organization_id
         self.tenants = Tenants.exactly(organization_id)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """What the session adds to those of a select: whose rows it may see."""
+        """What is added to those of a select: whose rows it may see."""
         return self.list_parameters if self.pin is None else {**self.list_parameters, _PIN: self.pin}
 
     def insert_later(self, insertion: Insertion) -> None:
-        """Write rows before the next statement, or with the commit.
+        """Have rows wait to be written.
 
         Raises:
-            TenancyError: they are not the pinned tenant's, or the session only reads.
+            TenancyError: they are not the pinned tenant's, or nothing may be changed.
         """
         self.note_change()
         self.require_own(insertion.model, insertion.rows)
         self.insertions.append(insertion)
 
-    def send_insertions(self) -> None:
-        """Write the rows that wait. To be called in SQLAlchemy's greenlet.
-
-        Raises:
-            AppError: what their repository says of a constraint they violate.
-        """
+    def take_insertions(self) -> list[Insertion]:
+        """What waits; it waits no longer."""
         waiting, self.insertions = self.insertions, []
-        for insertion in waiting:
-            rows: Any = insertion.rows[0] if len(insertion.rows) == 1 else insertion.rows
-            try:
-                self.execute(insert_into(insertion.model), rows)
-            except IntegrityError as error:
-                raise insertion.conflict(violated_constraint(error)) from None
+        return waiting
 
     def note_change(self) -> None:
         """Something is about to be changed.
 
         Raises:
-            TenancyError: the session only reads.
+            TenancyError: nothing may be.
         """
         if self.is_read_only:
             raise TenancyError("a read changes nothing")
@@ -105,6 +92,30 @@ class TenantSession(Session):
         if self.pin is None or {row.get(column) for row in rows} != {self.pin}:
             raise TenancyError("an insert must name the pinned tenant in its parameters")
 
+
+class FencedSession(Session):
+    """SQLAlchemy's session behind a fence: it runs statements over mapped classes, and those only that pass.
+
+    There is no identity map in use: rows are inserted, updated and selected by statements, and a flush is refused.
+    """
+
+    def __init__(self, *, fence: Fence, **options: Any) -> None:
+        super().__init__(autoflush=False, close_resets_only=False, **options)
+        self.fence = fence
+
+    def send_insertions(self) -> None:
+        """Write the rows that wait. To be called in SQLAlchemy's greenlet.
+
+        Raises:
+            AppError: what their repository says of a constraint they violate.
+        """
+        for insertion in self.fence.take_insertions():
+            rows: Any = insertion.rows[0] if len(insertion.rows) == 1 else insertion.rows
+            try:
+                self.execute(insert_into(insertion.model), rows)
+            except IntegrityError as error:
+                raise insertion.conflict(violated_constraint(error)) from None
+
     def require_no_objects(self) -> None:
         """Refuse objects that wait to be flushed.
 
@@ -115,45 +126,10 @@ class TenantSession(Session):
             raise TenancyError("rows are written by statements, not by flushing objects")
 
 
-def tenant_session(session: AsyncSession) -> TenantSession:
-    """What stands behind an asynchronous session of this service."""
-    behind = session.sync_session
-    if not isinstance(behind, TenantSession):  # pragma: no cover - every session of this service is made over one
-        raise TypeError(behind)
-    return behind
-
-
-async def send_insertions(session: AsyncSession) -> None:
-    """See ``TenantSession.send_insertions``."""
-    behind = tenant_session(session)
-    if behind.insertions:
-        await session.run_sync(lambda _session: behind.send_insertions())
-
-
-def insert_later(session: AsyncSession, insertion: Insertion) -> None:
-    """See ``TenantSession.insert_later``."""
-    tenant_session(session).insert_later(insertion)
-
-
-async def commit(session: AsyncSession, database: Database, past_the_line: Callable[[], None], *, at_once: bool) -> None:
-    """Write the rows that wait and make everything durable: when they are all there is to write, and it may be ``at_once``, by the driver.
-
-    ``past_the_line`` is called when nobody may be able to say any more that nothing was written.
-    """
-    behind = tenant_session(session)
-    is_all = not behind.in_transaction() and behind.bind is database.writer.sync_engine
-    if at_once and is_all and await database.write_at_once(behind.insertions, behind.tenants, past_the_line):
-        behind.insertions = []  # each knows its repository, which knows the session: they would stay until the collector comes
-        return
-    await send_insertions(session)
-    past_the_line()
-    await session.commit()
-
-
-@event.listens_for(TenantSession, "after_begin")
+@event.listens_for(FencedSession, "after_begin")
 def _confine_transaction(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    if isinstance(session, TenantSession):
-        confine(connection, session.tenants)
+    if isinstance(session, FencedSession):
+        confine(connection, session.fence.tenants)
 
 
 def tenant_tables() -> dict[str, type[Base]]:
@@ -170,33 +146,34 @@ def _criteria() -> tuple[Any, ...]:
     )
 
 
-@event.listens_for(TenantSession, "do_orm_execute")
-def _fence(state: ORMExecuteState) -> Any:
+@event.listens_for(FencedSession, "do_orm_execute")
+def _let_pass(state: ORMExecuteState) -> Any:
     session = state.session
-    if not isinstance(session, TenantSession):  # pragma: no cover - the listener is registered on this class
-        raise TenancyError("only tenant sessions run statements")
+    if not isinstance(session, FencedSession):  # pragma: no cover - the listener is registered on this class
+        raise TenancyError("only fenced sessions run statements")
+    fence = session.fence
     if state.bind_mapper is None:
         raise TenancyError("only statements over mapped classes pass: no text and no bare tables")
-    if session.insertions:
+    if fence.insertions:
         session.send_insertions()  # what is asked now is to find them
     if not state.is_select:
-        session.note_change()
+        fence.note_change()
     if state.is_insert:
-        _check_insert(session, state)
+        _check_insert(fence, state)
         return None
-    if session.pin is None:
+    if fence.pin is None:
         if not isinstance(state.statement, Select):
             raise TenancyError("no tenant is pinned for a change")
         _check_list(state.statement, state.execution_options)
-        _bind(state, session.parameters)
+        _bind(state, fence.parameters)
         return None
     if state.is_update:
         _check_update(state)
-    return _confine(session, state)
+    return _confine(fence, state)
 
 
-def fence(statement: Select[Any], *, is_pinned: bool) -> Select[Any]:
-    """A select as a session's listener lets it pass, for who runs it without the session, with the session's ``parameters``.
+def fenced(statement: Select[Any], *, is_pinned: bool) -> Select[Any]:
+    """A select as the fence lets it pass, for who runs it without a session, with the fence's ``parameters``.
 
     Raises:
         TenancyError: it would not let it pass.
@@ -222,14 +199,14 @@ def _froms_of(statement: Select[Any]) -> Iterable[FromClause]:
     return {*statement.columns_clause_froms, *statement._from_obj, *named}  # noqa: SLF001
 
 
-def _confine(session: TenantSession, state: ORMExecuteState) -> Any:
+def _confine(fence: Fence, state: ORMExecuteState) -> Any:
     if not isinstance(state.statement, Select | Update | Delete):
         raise TenancyError("criteria do not reach into text, even when it answers mapped classes")
     statement = state.statement.options(*_criteria())
     if not state.is_select:
         state.update_execution_options(synchronize_session=False)  # there are no objects in the session to keep in step
     # To an update a parameter is a value for the column of that name: what a list asks for would overwrite whose row it is.
-    _bind(state, session.parameters if state.is_select else {_PIN: session.pin})
+    _bind(state, fence.parameters if state.is_select else {_PIN: fence.pin})
     return state.invoke_statement(statement=statement)
 
 
@@ -240,10 +217,10 @@ def _bind(state: ORMExecuteState, values: Mapping[str, Any]) -> None:
     state.parameters = {**given, **values}
 
 
-def _check_insert(session: TenantSession, state: ORMExecuteState) -> None:
+def _check_insert(fence: Fence, state: ORMExecuteState) -> None:
     given = state.parameters
     rows: Iterable[Any] = given if isinstance(given, list) else [given] if given else []
-    session.require_own(state.bind_mapper.class_, rows)  # type: ignore[union-attr]
+    fence.require_own(state.bind_mapper.class_, rows)  # type: ignore[union-attr]
 
 
 def _check_update(state: ORMExecuteState) -> None:
@@ -254,7 +231,7 @@ def _check_update(state: ORMExecuteState) -> None:
         raise TenancyError("a row stays in its tenant")
 
 
-@event.listens_for(TenantSession, "before_flush")
+@event.listens_for(FencedSession, "before_flush")
 def _refuse_flush(session: Session, _context: UOWTransaction, _instances: Any) -> None:
-    if isinstance(session, TenantSession):
+    if isinstance(session, FencedSession):
         session.require_no_objects()

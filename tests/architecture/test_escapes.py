@@ -37,11 +37,12 @@ ALLOWED = {
     "look_up_all": {
         "app/db/engine.py": "defines it",
         "app/authz/bulk.py": "asks what askers hold on resources: that is the authorization",
-        "app/db/pages.py": "runs pages of lists, which the fence of a session has let pass",
+        "app/db/session.py": "runs pages of lists, which its fence has let pass",
+        "app/db/pages.py": "asks the session for it",
     },
     "write_at_once": {
         "app/db/engine.py": "defines it",
-        "app/db/tenancy.py": "writes what a session has let pass, at its commit",
+        "app/db/session.py": "writes what its fence has let pass, at its commit",
     },
     "open_snapshot": {
         "app/db/snapshot.py": "defines it",
@@ -90,11 +91,10 @@ ALLOWED = {
         "app/db/engine.py": "defines it",
         "app/db/migrations.py": "changes the schema",
         "app/db/roles.py": "makes roles, as the one that owns the tables",
-        "app/unit_of_work.py": "opens the fenced session on it",
+        "app/db/session.py": "runs statements on it, each through its fence",
         "app/authn/api_keys.py": "notes the last use of keys of every tenant, in one batch",
         "app/authz/outbox.py": "removes what was sent, organization by organization",
         "app/audit/sealer.py": "seals events, organization by organization",
-        "app/db/tenancy.py": "asks whether a session is one on it",
         "app/limits/shared.py": "counts requests of callers, which belong to no tenant",
         "app/authz/reconcile.py": "writes down what is to be repaired, organization by organization",
         "app/resources/audit_events/export.py": "the writer of the library csv",
@@ -110,11 +110,11 @@ ALLOWED = {
         "app/authz/reconcile.py": "compares the grants of every tenant with OpenFGA's",
         "app/blobs/sweeper.py": "asks for every tenant which contents still have a row",
         "app/blobs/mark.py": "reads the id of the installation, and addresses of contents whosever they are",
-        "app/unit_of_work.py": "gives a transaction that prunes events the role that may",
+        "app/db/session.py": "gives a session that prunes events the role that may",
         "app/resources/executions/deadlines.py": "asks which tenants have executions past their deadline",
     },
     "use_jobs_role": {
-        "app/unit_of_work.py": "defines it",
+        "app/db/session.py": "defines it",
         "app/resources/audit_events/repository.py": "the role of requests removes no events, nor says how long they stay",
         "app/resources/audit_events/retention.py": "removes events",
     },
@@ -127,7 +127,7 @@ ALLOWED = {
     "reader": {
         "app/db/engine.py": "defines it",
         "app/db/snapshot.py": "reads of one moment, confined like single ones",
-        "app/unit_of_work.py": "opens the fenced session on it",
+        "app/db/session.py": "runs statements on it, each through its fence",
     },
     "pin": {
         "app/unit_of_work.py": "admits a caller to the tenant of what it located",

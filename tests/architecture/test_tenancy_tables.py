@@ -7,7 +7,7 @@ from sqlalchemy import ForeignKeyConstraint, Table, select
 from sqlalchemy.orm import Mapper
 
 from app.db.base import Base
-from app.db.tenancy import TenancyError, TenantSession
+from app.db.tenancy import Fence, FencedSession, TenancyError
 from app.models import AuditChain, AuditCheckpoint, AuditEvent, AuditGap, AuditRetention, Installation, Organization, RateBucket
 
 TENANT = "organization_id"
@@ -32,7 +32,7 @@ def test_every_table_is_seen_and_belongs_to_a_tenant() -> None:
 
 @pytest.mark.parametrize("mapper", MAPPERS, ids=name_of)
 def test_a_session_without_a_tenant_reads_nothing_of_it(mapper: Mapper[Base]) -> None:
-    with TenantSession(is_read_only=True) as session, pytest.raises(TenancyError, match=r"no tenant is pinned"):
+    with FencedSession(fence=Fence(is_read_only=True)) as session, pytest.raises(TenancyError, match=r"no tenant is pinned"):
         session.execute(select(mapper.class_))
 
 

@@ -23,7 +23,7 @@ from app.db.engine import Database
 from app.db.listing import Listing, Shape
 from app.db.lookups import Lookup
 from app.db.repository import Repository
-from app.db.tenancy import fence
+from app.db.tenancy import fenced
 from app.db.visibility import FILTERED
 from app.models import ApiKey, Execution, GroupMember, Membership, UnsentTuple
 from tests.conftest import TEMPLATE, run_sql_on
@@ -70,8 +70,8 @@ def lookups(listing: Listing) -> Iterator[tuple[str, Lookup]]:
         if listing.model in SCOPES:
             visible = ENGINE.visible_rows(listing.model, Action.MEMBER_MANAGE, ASKER)
             statement = listing.statement(shape, [visible]).execution_options(**{FILTERED: frozenset({listing.model.__tablename__})})
-            yield f"{listing.model.__tablename__} {shape}", Lookup(fence(statement, is_pinned=False))
-        yield f"{listing.model.__tablename__} of one tenant {shape}", Lookup(fence(listing.statement(shape, ()), is_pinned=True))
+            yield f"{listing.model.__tablename__} {shape}", Lookup(fenced(statement, is_pinned=False))
+        yield f"{listing.model.__tablename__} of one tenant {shape}", Lookup(fenced(listing.statement(shape, ()), is_pinned=True))
 
 
 def every_lookup() -> Iterator[tuple[str, Lookup]]:

@@ -17,7 +17,7 @@ from app.core.errors import ConflictError
 from app.core.events import AuditAction
 from app.db.confinement import Tenants
 from app.db.engine import Database, PoolLimits
-from app.db.tenancy import TenancyError, insert_later
+from app.db.tenancy import TenancyError
 from app.db.writes import MAX_ROWS, Insertion
 from app.models import Project
 from app.unit_of_work import SYSTEM, UnitOfWork, WorkContext, open_system_work
@@ -217,7 +217,7 @@ async def test_what_waits_is_found_by_what_is_asked_next_and_goes_with_its_attem
 
     def insert(work: UnitOfWork, name: str) -> None:
         (insertion,) = insertions_of(*rows.project(home, name)[1])
-        insert_later(work.session, insertion)
+        work.session.insert(insertion)
 
     async with open_system_work(context, "a test", home.ref.id) as work:
         insert(work, "first")
@@ -231,7 +231,7 @@ async def test_what_waits_is_found_by_what_is_asked_next_and_goes_with_its_attem
             insert(work, "fourth")
         with pytest.raises(ConflictError):
             async with work.attempt():
-                insert_later(work.session, insertions_of(*made)[0])
+                work.session.insert(insertions_of(*made)[0])
         work.record(AuditAction.PROJECT_CREATED, Subject(home.ref, home.organization_id))
     assert await projects(bare) == ["first", "fourth", "third"]
 
@@ -245,5 +245,5 @@ async def test_what_waits_is_the_pinned_tenants(bare: Database) -> None:
         if pin is not None:
             work.pin(pin)
         with pytest.raises(TenancyError):
-            insert_later(work.session, insertion)
+            work.session.insert(insertion)
         await work.rollback()

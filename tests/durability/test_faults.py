@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.blobs.disk import DiskBlobStore, DiskBlobWriter
 from app.blobs.store import BlobStoreError, StoreFullError
 from app.blobs.sweeper import sweep
-from app.db.tenancy import TenantSession
+from app.db.tenancy import FencedSession
 from app.db.writes import Writer
 from app.settings import Settings
 from tests.conftest import Caller, Service
@@ -62,9 +62,9 @@ FAULTS: dict[str, tuple[Any, str, Exception, When, set[str]]] = {
     "disk_fsync": (os, "fsync", OSError(5, "broken"), "before", {"upload", "add_version"}),
     "disk_rename": (os, "rename", OSError(5, "broken"), "after", {"upload", "add_version"}),
     "store_delete": (DiskBlobStore, "delete", BlobStoreError("down"), "before", {"delete"}),
-    "execute": (TenantSession, "execute", LOST, "before", IN_SESSIONS),
-    "execute_late": (TenantSession, "execute", LOST, "after", IN_SESSIONS),
-    "execute_bug": (TenantSession, "execute", ZeroDivisionError("bug"), "after", IN_SESSIONS),
+    "execute": (FencedSession, "execute", LOST, "before", IN_SESSIONS),
+    "execute_late": (FencedSession, "execute", LOST, "after", IN_SESSIONS),
+    "execute_bug": (FencedSession, "execute", ZeroDivisionError("bug"), "after", IN_SESSIONS),
     "commit": (AsyncSession, "commit", LOST, "before", IN_SESSIONS),
     "commit_late": (AsyncSession, "commit", LOST, "after", IN_SESSIONS),
     "at_once": (Writer, "write", LOST, "before", {"upload"}),
@@ -153,7 +153,7 @@ async def test_a_change_and_its_event_are_written_together_or_not_at_all(
         return "INSERT INTO audit_events" in str(args[1])
 
     with monkeypatch.context() as patch:
-        fault = Fault(patch, TenantSession, "execute", nth=1, error=LOST, of=is_event)
+        fault = Fault(patch, FencedSession, "execute", nth=1, error=LOST, of=is_event)
         assert (await rename(alice, "", document["id"])).status_code == 503
         assert fault.has_struck
     assert (await alice.get(f"/documents/{document['id']}")).json() == document

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 from starlette.requests import Request
 
-from app.db.tenancy import TenantSession
+from app.db.session import TenantSession
+from app.db.tenancy import Fence, FencedSession
 from app.http.requests import RequestInfo
 from app.http.uploads import Upload
 from app.unit_of_work import UnitOfWork
@@ -16,7 +17,7 @@ from tests.support.record import new_call, new_place
 
 pytestmark = pytest.mark.anyio
 
-MADE = (Request, RequestInfo, UnitOfWork, TenantSession, Upload)
+MADE = (Request, RequestInfo, UnitOfWork, TenantSession, Fence, FencedSession, Upload)
 TIMES = 5
 
 Ask = Callable[[Caller, str, str], Awaitable[object]]

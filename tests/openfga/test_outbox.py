@@ -199,8 +199,8 @@ async def test_what_no_tuple_could_follow_is_refused(service: Service, alice: Ca
             await work.session.execute(update(Membership).values(role="ORG_ADMIN"))
         with pytest.raises(TypeError, match="plain updates and deletes"):
             await work.session.execute(delete(Membership).returning(Membership.id))
-        await work.session.rollback()
-        work._tenant_session.has_changed = False
+        await work.session.behind.rollback()
+        work.session.fence.has_changed = False
 
 
 async def test_deleting_things_leaves_no_tuple_that_could_count_again(service: Service, alice: Caller, org: str) -> None:

@@ -115,7 +115,7 @@ async def test_an_unpinned_session_reads_and_writes_nothing(world: World) -> Non
     await refuses(world.work(), insert(Project), world.project_row(world.ours.ref.id))
     work = world.work()
     with pytest.raises(TenancyError):
-        await work.session.get(Project, world.our_project.ref.id)
+        await work.session.behind.get(Project, world.our_project.ref.id)
     await work.rollback()
     assert await world.names() == ["ours", "theirs"]
 
@@ -149,7 +149,7 @@ async def test_a_pinned_session_selects_only_its_tenant(world: World) -> None:
 
 async def test_a_pinned_session_counts_and_looks_up_only_its_tenant(world: World) -> None:
     work = world.work(pin=world.ours.ref.id)
-    session = work.session
+    session = work.session.behind
     assert (await session.execute(select(func.count()).select_from(Project))).scalar_one() == 1
     assert (await session.execute(select(Project.name, select(func.count(Document.id)).scalar_subquery()))).all() == [("ours", 1)]
     foreign = exists(select(Document.id).where(Document.name == "theirs"))
@@ -338,9 +338,9 @@ async def test_a_work_that_is_pinned_does_not_change_its_tenant(world: World, wa
 
 async def test_objects_are_not_flushed(world: World) -> None:
     work = world.work(pin=world.ours.ref.id)
-    work.session.add(Project(**world.project_row(world.ours.ref.id)))
+    work.session.behind.add(Project(**world.project_row(world.ours.ref.id)))
     with pytest.raises(TenancyError):
-        await work.session.flush()
+        await work.session.behind.flush()
     await work.rollback()
     for touch in ("change", "delete"):
         work = world.work(pin=world.ours.ref.id)
@@ -348,7 +348,7 @@ async def test_objects_are_not_flushed(world: World) -> None:
         if touch == "change":
             mine.name = "changed"
         else:
-            await work.session.delete(mine)
+            await work.session.behind.delete(mine)
         with pytest.raises(TenancyError):
             await work.commit()
         await work.rollback()

@@ -73,7 +73,7 @@ class Chain:
         """What the service does, with the event that tells of it; that one is sealed, too, unless it shall wait."""
         context = WorkContext(self.database, BuiltinPolicyEngine(), DeniedAttempts())
         async with open_system_work(context, "a test", self.organization_id) as work:
-            work.use_jobs_role()
+            work.session.use_jobs_role()
             event_id = new_id()
             pruning = Pruning(work.session, self.keys, self.organization_id, event_id)
             count = await (pruning.prune(*chosen) if at_most is None else pruning.prune_oldest(at_most, *chosen))

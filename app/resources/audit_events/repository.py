@@ -60,7 +60,7 @@ class AuditEventRepository(Repository):
 
     async def prune(self, query: PruneQuery, keys: ChainKeys, event_id: UUID) -> int:
         """Remove the chosen events of the organization, but for those that tell of prunes; the event with that id will tell of this one."""
-        self._work.use_jobs_role()
+        self._session.use_jobs_role()
         return await Pruning(self._session, keys, query.organization_id, event_id).prune(
             *equal_to({AuditEvent.project_id: query.project_id, AuditEvent.action: query.action}),
             *([AuditEvent.occurred_at <= query.occurred_to] if query.occurred_to is not None else []),
@@ -92,7 +92,7 @@ class AuditRetentionRepository(Repository):
         Raises:
             ConflictError: somebody else does the same.
         """
-        self._work.use_jobs_role()
+        self._session.use_jobs_role()
         before = await self.read()
         if before != Choice(days):
             await self._session.execute(delete(AuditRetention))

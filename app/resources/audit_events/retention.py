@@ -77,7 +77,7 @@ async def _find_expired(database: Database, own: int | None, until: datetime) ->
 
 async def _prune_batch(context: WorkContext, keys: ChainKeys, organization_id: UUID, until: datetime) -> int:
     async with open_system_work(context, "retention of the audit trail", organization_id) as work:
-        work.use_jobs_role()
+        work.session.use_jobs_role()
         event_id = new_id()
         pruning = Pruning(work.session, keys, organization_id, event_id)
         count = await pruning.prune_oldest(BATCH, AuditEvent.occurred_at < until)
