@@ -149,9 +149,9 @@ class UnitOfWork:
 
     async def find_by(self, key: InstrumentedAttribute[Any], value: Any) -> Located | None:
         """``locate`` without an error, for what a body names: the caller decides what is told of it."""
-        database, policy = self._context.database, self._context.policy
-        known = self.wanted.take(self.identity.asker, key, value) if self.wanted is not None else None
-        found = await policy.locate(database, self.identity.asker, key, value, now(), found=known)
+        database, policy, asker = self._context.database, self._context.policy, self.identity.asker
+        known = self.wanted.take(asker, key, value) if self.wanted is not None else None
+        found = await policy.locate(database, asker, key, value, now(), found=known)
         limit, principal = self.identity.only_actions, self.identity.on_behalf_of
         if found is None or (principal is None and limit is None):
             return found
@@ -313,7 +313,7 @@ class UnitOfWork:
         self._listed = listed
         fence = self.session.fence
         if fence.pin is None:
-            fence.tenants = self._tenants_of_actor
+            fence.tenants_of_lists = self._tenants_of_actor
         asking, at = self._context.policy.asking, now()
         fence.list_parameters = {name: value for slot, asker, _ in listed for name, value in asking(asker, at, slot).items()}
 

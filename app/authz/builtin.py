@@ -7,7 +7,7 @@ an actor is felt.
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, ClassVar, Final
 from typing import cast as cast_type
 from uuid import UUID
@@ -96,7 +96,7 @@ class BuiltinPolicyEngine:
             organization_id=scopes[ResourceType.ORGANIZATION],
             project_id=scopes.get(ResourceType.PROJECT),
             row=row,
-            granted=actions_of(frozenset(map(Role, held.split(","))) if held else frozenset()),
+            granted=_actions_of(held) if held else frozenset(),
         )
 
     def locating_for(self, proof: Proof, key: InstrumentedAttribute[Any]) -> ProofLookup:
@@ -125,6 +125,12 @@ class BuiltinPolicyEngine:
 
     async def aclose(self) -> None:
         """See ``PolicyEngine.aclose``: it keeps nothing open."""
+
+
+@lru_cache(1024)
+def _actions_of(held: str) -> frozenset[Action]:
+    """What roles carry that a statement has answered as one text."""
+    return actions_of(frozenset(map(Role, held.split(","))))
 
 
 def _table(model: type[Base]) -> Table:

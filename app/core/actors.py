@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from uuid import UUID
 
 from app.core.permissions import Action
 from app.core.text import InvalidTextError, clean_identifier
 
 MAX_ACTOR_ID = 256
+KNOWN_SUBJECTS = 1024
 
 
 class ActorType(StrEnum):
@@ -37,6 +39,7 @@ class Actor:
         return f"{self.type.value.lower()}:{self.id}"
 
     @classmethod
+    @lru_cache(KNOWN_SUBJECTS)
     def from_subject(cls, text: str) -> "Actor":
         """Read ``<type>:<id>``; a text without a colon is a user's id.
 

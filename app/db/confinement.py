@@ -45,7 +45,7 @@ class Tenants:
     @classmethod
     def of_row(cls, key: InstrumentedAttribute[Any], value: UUID | str) -> Self:
         """The tenant of the row whose unique ``key`` has this value; none when there is no such row."""
-        return cls.of_rows((key, value))
+        return cls(_of_rows((key,)), (value.hex if isinstance(value, UUID) else value,))
 
     @classmethod
     def of_rows(cls, *rows: tuple[InstrumentedAttribute[Any], UUID | str]) -> Self:

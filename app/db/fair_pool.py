@@ -104,18 +104,17 @@ class FairPool(AsyncAdaptedQueuePool):
             PoolTimeoutError: none was free in time.
             Exception: what the driver raises when a connection cannot be made.
         """
-        queue = cast("FairQueue", self._pool)
+        queue: Any = self._pool
         if not queue.empty() or self._overflow < self._max_overflow:
-            place = self._do_get()
+            record: Any = self._do_get()
         else:
             try:
-                place = await queue.wait(self._timeout)
+                record = await queue.wait(self._timeout)
             except Empty:
                 raise PoolTimeoutError(f"no connection was free within {self._timeout:g} seconds") from None
-        record = cast("_ConnectionRecord", place)
         if record._is_hard_or_soft_invalidated():  # noqa: SLF001 - what it would find out itself, in its greenlet
             await greenlet_spawn(_connect, record)
-        return record
+        return cast("_ConnectionRecord", record)
 
     def give_back(self, record: _ConnectionRecord) -> None:
         """Let the next one have it."""

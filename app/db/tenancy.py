@@ -29,14 +29,12 @@ class Fence:
       the policy engine's predicate for each table it names;
     * pinned: every select, update and delete gets ``organization_id = pin`` for each mapped class in it, every insert must
       carry that organization.
-
-    ``tenants`` are those that the database is told, for row-level security to hold each transaction to them.
     """
 
     def __init__(self, *, is_read_only: bool) -> None:
         self.is_read_only = is_read_only
         self.pin: UUID | None = None
-        self.tenants: Tenants | None = None
+        self.tenants_of_lists: Tenants | None = None
         self.list_parameters: Mapping[str, Any] = {}
         self.has_changed = False
         self.insertions: list[Insertion] = []
@@ -50,7 +48,11 @@ class Fence:
         if self.pin not in {None, organization_id}:
             raise TenancyError("work cannot change its tenant")
         self.pin = organization_id
-        self.tenants = Tenants.exactly(organization_id)
+
+    @property
+    def tenants(self) -> Tenants | None:
+        """Those that the database is told, for row-level security to hold each transaction to them."""
+        return Tenants.exactly(self.pin) if self.pin is not None else self.tenants_of_lists
 
     @property
     def parameters(self) -> Mapping[str, Any]:

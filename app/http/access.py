@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from contextvars import Context
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from app.http.requests import RequestInfo
 from app.observability.metrics import observe_request
@@ -49,27 +49,32 @@ class AccessLog:
             try:
                 observe_request(request.method, request.route, request.info.status, request.seconds)
                 if is_told:
-                    _access.handle(_line_of(request))
+                    _access.handle(_Line(request))
             except Exception:  # noqa: BLE001 - nobody else's line is lost for it, and no request fails
                 _log.exception("a request could not be noted")
 
 
-def _line_of(request: _Answered) -> logging.LogRecord:
-    """No header, no body, no query."""
-    info = request.info
-    told = {
-        "actor": info.actor,
-        "on_behalf_of": info.on_behalf_of,
-        "organization_id": info.organization_id,
-        "duration_ms": round(request.seconds * 1000, 2),
-        "request_id": info.request_id,
-        "correlation_id": info.correlation_id,
-        "trace_id": info.trace_id,
-        "method": request.method,
-        "route": request.route,
-        "status": info.status,
-    }
-    message = (request.method, request.route or "-", info.status)
-    record = _access.makeRecord(_access.name, logging.INFO, __file__, 0, "%s %s %s", message, None, extra=told)
-    record.created, record.msecs = request.at, request.at % 1 * 1000  # it is told of then, not of now
-    return record
+class _Line(logging.LogRecord):
+    """The record of an access line: no header, no body, no query. Making an ordinary one took a third of what a line costs."""
+
+    # What is the same for all of them is found out once.
+    _common: ClassVar = vars(_access.makeRecord(_access.name, logging.INFO, __file__, 0, "%s %s %s", (), None))
+
+    def __init__(self, request: _Answered) -> None:
+        info = request.info
+        vars(self).update(
+            self._common,
+            args=(request.method, request.route or "-", info.status),
+            created=request.at,  # it is told of then, not of now
+            msecs=request.at % 1 * 1000,
+            actor=info.actor,
+            on_behalf_of=info.on_behalf_of,
+            organization_id=info.organization_id,
+            duration_ms=round(request.seconds * 1000, 2),
+            request_id=info.request_id,
+            correlation_id=info.correlation_id,
+            trace_id=info.trace_id,
+            method=request.method,
+            route=request.route,
+            status=info.status,
+        )

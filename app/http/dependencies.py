@@ -27,7 +27,8 @@ async def begin_work(request: Request, info: RequestInfo, wanted: Wanted | None)
         RateLimitedError: the caller has sent too many requests.
     """
     runtime = runtime_of(request)
-    peer = request.client.host if request.client else None
+    client = request.client
+    peer = client.host if client else None
     address = runtime.trust.client_of(peer, info.head.joined(b"x-forwarded-for"))
     identity = await _identify(runtime, Credentials(info.head, peer, wanted), address, info)
     origin = Origin(address, _printable(info.head.first(b"user-agent")), info.request_id, info.correlation_id)

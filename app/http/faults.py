@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import chain
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,7 +19,7 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 
 
 def _limit_headers(scope: Scope) -> None:
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+    if sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEADER_BYTES:
         raise HeadersTooLargeError
 
 

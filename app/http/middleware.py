@@ -20,6 +20,8 @@ def _route_of(scope: Scope) -> str | None:
 
 
 def _describe(span: Span, scope: Scope, info: RequestInfo) -> None:
+    if not span.is_recording():
+        return
     told = {
         "request_id": info.request_id,
         "actor": info.actor,

@@ -14,11 +14,11 @@ class ResourceResponse(Response):
     media_type = "application/json"
 
     def __init__(self, resource: Resource, status_code: int, base_path: str) -> None:
-        headers = {"ETag": resource.etag}
+        self._etag = resource.etag
+        headers = {"ETag": self._etag}
         if status_code == 201:  # noqa: PLR2004 - Created
             headers["Location"] = f"{base_path}{resource.address}"
         super().__init__(resource.__pydantic_serializer__.to_json(resource), status_code, headers)
-        self._etag = resource.etag
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, or 304 without a body."""

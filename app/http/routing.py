@@ -147,10 +147,9 @@ def _require_json(scope: Scope, route: APIRoute) -> None:
 
 
 def _limit_body(scope: Scope, receive: Receive, limit: int) -> Receive:
-    too_large = HTTPException(413, f"The body is larger than {limit} bytes.")
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise too_large
+    for announced in request_info(scope).head.all(b"content-length"):
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
     seen = 0
 
     async def receive_counted() -> Message:
@@ -158,7 +157,11 @@ def _limit_body(scope: Scope, receive: Receive, limit: int) -> Receive:
         message: dict[str, Any] = dict(await receive())
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise too_large
+            raise _too_large(limit)
         return message
 
     return receive_counted
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The body is larger than {limit} bytes.")
