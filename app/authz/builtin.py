@@ -7,7 +7,7 @@ an actor is felt.
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any, ClassVar, Final
 from typing import cast as cast_type
 from uuid import UUID
@@ -96,7 +96,7 @@ class BuiltinPolicyEngine:
             organization_id=scopes[ResourceType.ORGANIZATION],
             project_id=scopes.get(ResourceType.PROJECT),
             row=row,
-            granted=_actions_of(held) if held else frozenset(),
+            granted=_actions_of(frozenset(held.split(","))) if held else frozenset(),
         )
 
     def locating_for(self, proof: Proof, key: InstrumentedAttribute[Any]) -> ProofLookup:
@@ -127,10 +127,9 @@ class BuiltinPolicyEngine:
         """See ``PolicyEngine.aclose``: it keeps nothing open."""
 
 
-@lru_cache(1024)
-def _actions_of(held: str) -> frozenset[Action]:
-    """What roles carry that a statement has answered as one text."""
-    return actions_of(frozenset(map(Role, held.split(","))))
+@cache
+def _actions_of(names: frozenset[str]) -> frozenset[Action]:
+    return actions_of(frozenset(map(Role, names)))
 
 
 def _table(model: type[Base]) -> Table:

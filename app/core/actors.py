@@ -9,7 +9,8 @@ from app.core.permissions import Action
 from app.core.text import InvalidTextError, clean_identifier
 
 MAX_ACTOR_ID = 256
-KNOWN_SUBJECTS = 1024
+_KNOWN_SUBJECTS = 1024
+_LONGEST_KNOWN = MAX_ACTOR_ID + 16
 
 
 class ActorType(StrEnum):
@@ -39,24 +40,31 @@ class Actor:
         return f"{self.type.value.lower()}:{self.id}"
 
     @classmethod
-    @lru_cache(KNOWN_SUBJECTS)
     def from_subject(cls, text: str) -> "Actor":
         """Read ``<type>:<id>``; a text without a colon is a user's id.
 
         Raises:
             InvalidActorError: an unknown type, an empty or over-long id, or a control character.
         """
-        kind, colon, identifier = text.partition(":")
-        if not colon:
-            kind, identifier = "user", text
-        try:
-            actor_type = ActorType(kind.strip().upper())
-        except ValueError:
-            raise InvalidActorError("the actor's type is none of user, service, agent, group") from None
-        try:
-            return cls(actor_type, clean_identifier(identifier, MAX_ACTOR_ID))
-        except InvalidTextError as error:
-            raise InvalidActorError(f"the actor's id {error}") from None
+        return _actor_known_as(text) if len(text) <= _LONGEST_KNOWN else _read(text)
+
+
+def _read(text: str) -> Actor:
+    kind, colon, identifier = text.partition(":")
+    if not colon:
+        kind, identifier = "user", text
+    try:
+        actor_type = ActorType(kind.strip().upper())
+    except ValueError:
+        raise InvalidActorError("the actor's type is none of user, service, agent, group") from None
+    try:
+        return Actor(actor_type, clean_identifier(identifier, MAX_ACTOR_ID))
+    except InvalidTextError as error:
+        raise InvalidActorError(f"the actor's id {error}") from None
+
+
+# Callers come again and again. They may write what they like: a longer text, which can be one too, is not kept.
+_actor_known_as = lru_cache(_KNOWN_SUBJECTS)(_read)
 
 
 @dataclass(frozen=True, slots=True)

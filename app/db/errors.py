@@ -49,7 +49,12 @@ def overtaken(_constraint: str | None = None) -> AppError:
 
 
 def violated_constraint(error: IntegrityError) -> str | None:
-    """The name of the constraint a write ran into: ``uq_...`` or ``fk_...``; SQLite names no foreign key: ``"fk"``."""
+    """The name of the constraint a write ran into: ``uq_...`` or ``fk_...``; SQLite names no foreign key: ``"fk"``.
+
+    To be asked by who raises something better: the error forgets where it was raised. SQLAlchemy's frames there know it, and all of them,
+    with the request, would stay until the collector comes.
+    """
+    _forget_frames(error)
     name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
     if name is not None:
         return str(name)
@@ -66,6 +71,15 @@ def violated_constraint(error: IntegrityError) -> str | None:
         if isinstance(constraint, UniqueConstraint) and [column.name for column in constraint.columns] == wanted:
             return str(constraint.name)
     return None
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        orig = getattr(error, "orig", None)
+        if orig is not error.__cause__:
+            _forget_frames(orig)
+        error = error.__cause__ or error.__context__
 
 
 def is_refused(error: Exception) -> bool:

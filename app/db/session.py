@@ -19,8 +19,8 @@ _T = TypeVar("_T", bound=tuple[Any, ...])
 class TenantSession:
     """Runs statements, each confined by its ``fence``, while the work lasts.
 
-    SQLAlchemy's session stands ``behind`` it, and costs more than most of what a request does: it is made for the first statement that
-    needs it. Pages of lists are looked up without it, and rows that are all there is to write are written by the driver.
+    Behind it stands SQLAlchemy's, the ``orm_session``. To make and close one is a tenth of what a request costs, so that is done for the
+    first statement that needs it: pages of lists are looked up without, and rows that are all there is to write are written by the driver.
 
     ``info`` is for the listeners of SQLAlchemy's session.
     """
@@ -30,20 +30,20 @@ class TenantSession:
         self._database = database
         self._engine = database.reader if is_read_only else database.writer
         self._info = info
-        self._behind: AsyncSession | None = None
+        self._orm: AsyncSession | None = None
         self._is_over = False
 
     @property
-    def behind(self) -> AsyncSession:
+    def orm_session(self) -> AsyncSession:
         """SQLAlchemy's session.
 
         Raises:
             TenancyError: the work is over.
         """
-        if self._behind is None:
+        if self._orm is None:
             self._require_going_on()
-            self._behind = AsyncSession(self._engine, sync_session_class=FencedSession, fence=self.fence, info=dict(self._info))
-        return self._behind
+            self._orm = AsyncSession(self._engine, sync_session_class=FencedSession, fence=self.fence, info=dict(self._info))
+        return self._orm
 
     @overload
     async def execute(self, statement: TypedReturnsRows[_T], parameters: Any = None) -> Result[_T]: ...
@@ -58,12 +58,18 @@ class TenantSession:
             TenancyError: the fence does not let it pass.
             Exception: what SQLAlchemy raises, or what the repository of waiting rows says of a constraint they violate.
         """
-        return await self.behind.execute(statement, parameters)
+        return await self.orm_session.execute(statement, parameters)
 
     async def look_up_all(self, lookup: Lookup, parameters: Mapping[str, Any]) -> list[Any]:
-        """The rows of a look-up of a ``fenced`` select, in work that only reads; see ``Database.look_up_all``."""
+        """The rows of a look-up of a ``fenced`` select; see ``Database.look_up_all``.
+
+        Raises:
+            TenancyError: the work is over, or may have written what a look-up does not see.
+        """
         self._require_going_on()
         fence = self.fence
+        if not fence.is_read_only:
+            raise TenancyError("a look-up sees nothing of a transaction")
         return list(await self._database.look_up_all(lookup, {**parameters, **fence.parameters}, fence.tenants))
 
     def insert(self, insertion: Insertion) -> None:
@@ -79,19 +85,20 @@ class TenantSession:
         """Run everything as the role for jobs: only that one may remove events.
 
         Raises:
-            TenancyError: something was run already.
+            TenancyError: something was run already, or the work is over.
         """
-        if self._behind is not None:
+        self._require_going_on()
+        if self._orm is not None:
             raise TenancyError("a session cannot change its role")
         self._engine = self._database.for_jobs.writer
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
-        """A part of the transaction that may fail and then leaves nothing (a savepoint)."""
+        """A part of the transaction that may fail and then leaves no change (a savepoint); of events only the unit of work knows."""
         had_changed = self.fence.has_changed
         await self._send_insertions()
         try:
-            async with self.behind.begin_nested():
+            async with self.orm_session.begin_nested():
                 yield
                 await self._send_insertions()
         except BaseException:
@@ -105,35 +112,42 @@ class TenantSession:
         Raises:
             TenancyError: there are some.
         """
-        if self._behind is not None:
-            cast("FencedSession", self._behind.sync_session).require_no_objects()
+        if self._orm is not None:
+            cast("FencedSession", self._orm.sync_session).require_no_objects()
 
     async def commit(self, past_the_line: Callable[[], None], *, at_once: bool) -> None:
         """Write the rows that wait and make everything durable: when they are all there is, and it may be ``at_once``, by the driver.
 
         ``past_the_line`` is called when nobody may be able to say any more that nothing was written.
+
+        Raises:
+            TenancyError: the work is over.
+            AppError: what the repository of the waiting rows says of a constraint they violate.
         """
+        self._require_going_on()
         fence = self.fence
-        is_all = (self._behind is None or not self._behind.in_transaction()) and self._engine is self._database.writer
-        if at_once and is_all and await self._database.write_at_once(fence.insertions, fence.tenants, past_the_line):
+        is_all = (self._orm is None or not self._orm.in_transaction()) and self._engine is self._database.writer
+        if at_once and fence.insertions and is_all and await self._database.write_at_once(fence.insertions, fence.tenants, past_the_line):
+            fence.take_insertions()
             return
         await self._send_insertions()
         past_the_line()
-        await self.behind.commit()
+        await self.orm_session.commit()
 
     async def aclose(self) -> None:
         """Leave nothing that was not committed, and run nothing any more."""
         self._is_over = True
         self.fence.take_insertions()  # each knows its repository, which knows this: they would stay until the collector comes
-        behind, self._behind = self._behind, None
-        if behind is not None and behind.in_transaction():
-            await behind.close()
-        elif behind is not None:
-            behind.sync_session.close()  # it holds nothing that would have to be waited for
+        self.fence.has_changed = False
+        orm, self._orm = self._orm, None
+        if orm is not None and orm.in_transaction():
+            await orm.close()
+        elif orm is not None:
+            orm.sync_session.close()  # it holds nothing that would have to be waited for
 
     async def _send_insertions(self) -> None:
         if self.fence.insertions:
-            await self.behind.run_sync(lambda session: cast("FencedSession", session).send_insertions())
+            await self.orm_session.run_sync(lambda session: cast("FencedSession", session).send_insertions())
 
     def _require_going_on(self) -> None:
         if self._is_over:

@@ -36,7 +36,7 @@ def trace_id_of(span: Span) -> str | None:
 
 
 def describe(span: Span, method: str, route: str | None, told: Mapping[str, str | None]) -> None:
-    """Name a span by its route and let it say the rest; before the answer has left, with which the span ends."""
+    """Name a span that is recording by its route and let it say the rest; before the answer has left, with which the span ends."""
     if route is not None:
         span.update_name(f"{method} {route}")
         span.set_attribute("http.route", route)

@@ -137,6 +137,18 @@ ALLOWED = {
         "app/resources/audit_events/router.py": "records an export where the caller was admitted, beside the read that it is",
     },
     "pin_tenant": {"app/unit_of_work.py": "the only way to it", "app/db/tenancy.py": "defines it"},
+    "orm_session": {"app/db/session.py": "defines it, and runs statements on it"},
+    "fence": {
+        "app/db/tenancy.py": "is what it stands in",
+        "app/db/session.py": "has it",
+        "app/db/pages.py": "asks whether a page may be looked up, and which select it lets pass",
+        "app/unit_of_work.py": "says who was admitted to what",
+    },
+    "has_changed": {
+        "app/db/tenancy.py": "notes changes",
+        "app/db/session.py": "takes back what an attempt that failed has noted",
+        "app/unit_of_work.py": "refuses changes that were not recorded, but for what is its own record",
+    },
     "is_its_own_record": {
         "app/unit_of_work.py": "defines it",
         "app/resources/executions/service.py": "a heartbeat: the row says who and when, and an event for each would bury the others",

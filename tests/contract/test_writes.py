@@ -17,7 +17,7 @@ from app.core.errors import ConflictError
 from app.core.events import AuditAction
 from app.db.confinement import Tenants
 from app.db.engine import Database, PoolLimits
-from app.db.tenancy import TenancyError
+from app.db.tenancy import FencedSession, TenancyError
 from app.db.writes import MAX_ROWS, Insertion
 from app.models import Project
 from app.unit_of_work import SYSTEM, UnitOfWork, WorkContext, open_system_work
@@ -234,6 +234,26 @@ async def test_what_waits_is_found_by_what_is_asked_next_and_goes_with_its_attem
                 work.session.insert(insertions_of(*made)[0])
         work.record(AuditAction.PROJECT_CREATED, Subject(home.ref, home.organization_id))
     assert await projects(bare) == ["first", "fourth", "third"]
+
+
+async def test_only_what_needs_one_makes_a_session_of_sqlalchemys(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    organization, project = await new_place(alice)
+    made: list[FencedSession] = []
+    make = FencedSession.__init__
+
+    def noting(self: FencedSession, **options: Any) -> None:
+        made.append(self)
+        make(self, **options)
+
+    monkeypatch.setattr(FencedSession, "__init__", noting)
+    call = await new_call(alice, project["id"])
+    for page in ("limit=5", "size=5"):
+        for scope in (f"organization_id={organization['id']}", f"project_id={project['id']}"):
+            assert [row["id"] for row in (await alice.get(f"/api-calls?{scope}&{page}")).json()["items"]] == [call["id"]]
+    await alice.get(f"/api-calls/{call['id']}")
+    assert made == []
+    await alice.patch(f"/api-calls/{call['id']}", {"metadata": {"a": 1}})
+    assert len(made) == 1
 
 
 async def test_what_waits_is_the_pinned_tenants(bare: Database) -> None:

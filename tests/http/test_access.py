@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import pickle
 import time
+from logging.handlers import QueueHandler
+from queue import Queue
 
 import pytest
 
@@ -38,6 +41,23 @@ async def test_they_are_written_soon_and_tell_of_then(caplog: pytest.LogCaptureF
         assert all(begun <= record.created <= ended for record in lines(caplog)[-3:])
         assert all(record.msecs == pytest.approx(record.created % 1 * 1000) for record in lines(caplog))
     assert {record.getMessage() for record in lines(caplog)} == {"GET /a/{b} 200"}
+
+
+async def test_any_formatter_and_any_handler_can_take_them(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "app.access")
+    log = AccessLog()
+    log.note("GET", "/a", INFO, 0.25)
+    log.note("PUT", None, INFO, 0.5)
+    log.write()
+    first, second = lines(caplog)
+    shown = logging.Formatter("%(name)s %(levelname)s %(module)s %(lineno)d %(message)s %(duration_ms)s %(status)d")
+    assert shown.format(first) == "app.access INFO access 0 GET /a 200 250.0 200"
+    assert shown.format(second) == "app.access INFO access 0 PUT - 200 500.0 200"
+    queued = QueueHandler(Queue()).prepare(first)
+    assert shown.format(pickle.loads(pickle.dumps(queued))) == shown.format(first)
+    assert logging.makeLogRecord(vars(second)).getMessage() == "PUT - 200"
+    ordinary = logging.getLogger("app.access").makeRecord("app.access", logging.INFO, "", 0, "", (), None)
+    assert vars(ordinary).keys() <= vars(second).keys()
 
 
 async def test_one_that_cannot_be_noted_costs_no_other_its_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ ASKED: dict[str, Ask] = {
     ),
     "not found": lambda alice, organization, _: alice.get(f"/projects/{organization}", 404),
     "not valid": lambda alice, _, project: alice.post(f"/projects/{project}/api-calls", {"name": 1}, 422),
+    "taken": lambda alice, _, __: alice.post("/organizations", {"slug": "taken"}, None),  # but for the first time
     "refused upload": lambda alice, _, project: alice.upload(f"/projects/{project}/documents", b"", expect=400),
 }
 

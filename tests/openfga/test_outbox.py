@@ -199,7 +199,7 @@ async def test_what_no_tuple_could_follow_is_refused(service: Service, alice: Ca
             await work.session.execute(update(Membership).values(role="ORG_ADMIN"))
         with pytest.raises(TypeError, match="plain updates and deletes"):
             await work.session.execute(delete(Membership).returning(Membership.id))
-        await work.session.behind.rollback()
+        await work.session.orm_session.rollback()
         work.session.fence.has_changed = False
 
 

@@ -190,10 +190,10 @@ async def test_each_transaction_of_a_session_is_confined_and_the_next_one_is_not
         work = UnitOfWork(context, Identity(ALICE, "header"), Origin(), is_read_only=is_read_only)
         work.pin(world.ours.ref.id)
         for _ in range(2):
-            assert await names_seen(await work.session.behind.connection()) == ["ours"]
+            assert await names_seen(await work.session.orm_session.connection()) == ["ours"]
             async with work.session.attempt():
-                assert await names_seen(await work.session.behind.connection()) == ["ours"]
-            await work.session.behind.commit()
+                assert await names_seen(await work.session.orm_session.connection()) == ["ours"]
+            await work.session.orm_session.commit()
         await work.rollback()
         async with world.database.writer.begin() as connection:
             assert await names_seen(connection) == []

@@ -22,6 +22,7 @@ from app.db.engine import Database
 from app.db.listing import Listing, equals
 from app.db.pages import fetch_page
 from app.db.tenancy import TenancyError
+from app.db.writes import Insertion
 from app.models import AuditEvent, Document, Membership, Organization, Project
 from app.unit_of_work import UnitOfWork, UnrecordedChangeError, WorkContext, open_system_work
 from tests.support import rows
@@ -115,7 +116,7 @@ async def test_an_unpinned_session_reads_and_writes_nothing(world: World) -> Non
     await refuses(world.work(), insert(Project), world.project_row(world.ours.ref.id))
     work = world.work()
     with pytest.raises(TenancyError):
-        await work.session.behind.get(Project, world.our_project.ref.id)
+        await work.session.orm_session.get(Project, world.our_project.ref.id)
     await work.rollback()
     assert await world.names() == ["ours", "theirs"]
 
@@ -149,7 +150,7 @@ async def test_a_pinned_session_selects_only_its_tenant(world: World) -> None:
 
 async def test_a_pinned_session_counts_and_looks_up_only_its_tenant(world: World) -> None:
     work = world.work(pin=world.ours.ref.id)
-    session = work.session.behind
+    session = work.session.orm_session
     assert (await session.execute(select(func.count()).select_from(Project))).scalar_one() == 1
     assert (await session.execute(select(Project.name, select(func.count(Document.id)).scalar_subquery()))).all() == [("ours", 1)]
     foreign = exists(select(Document.id).where(Document.name == "theirs"))
@@ -326,10 +327,39 @@ async def test_nothing_is_read_when_the_work_is_over(world: World, was_used: boo
 
 
 @pytest.mark.parametrize("was_used", [False, True])
+async def test_nothing_is_written_when_the_work_is_over(world: World, was_used: bool) -> None:
+    insertion = Insertion(Project, [world.project_row(world.ours.ref.id)])
+    for end in (UnitOfWork.commit, UnitOfWork.rollback):
+        work = world.work(pin=world.ours.ref.id)
+        if was_used:
+            await work.session.execute(select(Project.name))
+        work.record(AuditAction.PROJECT_UPDATED, Subject(world.ours.ref, world.ours.ref.id))
+        await end(work)
+        with pytest.raises(TenancyError):
+            work.session.insert(insertion)
+        with pytest.raises(TenancyError):
+            async with work.attempt():
+                pass
+        with pytest.raises(TenancyError):
+            await work.commit()
+        await work.rollback()
+    assert await world.names() == ["ours", "theirs"]
+
+
+async def test_a_session_that_has_run_something_keeps_its_role(world: World) -> None:
+    work = world.work(pin=world.ours.ref.id)
+    await work.session.execute(select(Project.name))
+    with pytest.raises(TenancyError):
+        work.session.use_jobs_role()
+    await work.rollback()
+
+
+@pytest.mark.parametrize("was_used", [False, True])
 async def test_a_work_that_is_pinned_does_not_change_its_tenant(world: World, was_used: bool) -> None:
     work = world.work(pin=world.ours.ref.id)
     if was_used:
         await work.session.execute(select(Project.name))
+    work.pin(world.ours.ref.id)
     with pytest.raises(TenancyError):
         work.pin(world.theirs.ref.id)
     assert (await work.session.execute(select(Project.name))).scalars().all() == ["ours"]
@@ -338,9 +368,9 @@ async def test_a_work_that_is_pinned_does_not_change_its_tenant(world: World, wa
 
 async def test_objects_are_not_flushed(world: World) -> None:
     work = world.work(pin=world.ours.ref.id)
-    work.session.behind.add(Project(**world.project_row(world.ours.ref.id)))
+    work.session.orm_session.add(Project(**world.project_row(world.ours.ref.id)))
     with pytest.raises(TenancyError):
-        await work.session.behind.flush()
+        await work.session.orm_session.flush()
     await work.rollback()
     for touch in ("change", "delete"):
         work = world.work(pin=world.ours.ref.id)
@@ -348,20 +378,11 @@ async def test_objects_are_not_flushed(world: World) -> None:
         if touch == "change":
             mine.name = "changed"
         else:
-            await work.session.behind.delete(mine)
+            await work.session.orm_session.delete(mine)
         with pytest.raises(TenancyError):
             await work.commit()
         await work.rollback()
     assert await world.names() == ["ours", "theirs"]
-
-
-async def test_a_pin_cannot_change(world: World) -> None:
-    work = world.work(pin=world.ours.ref.id)
-    work.pin(world.ours.ref.id)
-    with pytest.raises(TenancyError):
-        work.pin(world.theirs.ref.id)
-    assert list((await work.session.execute(select(Project.name))).scalars()) == ["ours"]
-    await work.rollback()
 
 
 async def test_every_table_of_tenants_is_fenced(world: World) -> None:

@@ -13,6 +13,7 @@ from app.audit.retention import CHOICES, Choice
 from app.core.pagination import CursorPage, CursorRequest, Page, PageRequest
 from app.db.listing import Filter, Listing, as_pattern, equals, like
 from app.db.repository import Repository, equal_to
+from app.db.session import TenantSession
 from app.models import AuditEvent, AuditRetention
 from app.resources.audit_events.schemas import AuditEventListQuery, PruneQuery
 from app.unit_of_work import UnitOfWork
@@ -76,9 +77,8 @@ class AuditRetentionRepository(Repository):
 
     model = AuditRetention
 
-    def __init__(self, work: UnitOfWork, keys: ChainKeys) -> None:
-        super().__init__(work.session)
-        self._work = work
+    def __init__(self, session: TenantSession, keys: ChainKeys) -> None:
+        super().__init__(session)
         self._keys = keys
 
     async def read(self) -> Choice:

@@ -196,7 +196,7 @@ async def prune_audit_events(
 @routes.get("/organizations/{organization_id}/audit-retention", allow=Action.ORGANIZATION_DELETE, on=the_organization)
 async def read_audit_retention(work: Work, runtime: TheRuntime) -> AuditRetentionRead:
     """Read for how long the events of an organization are kept; only its owners may."""
-    own = await AuditRetentionRepository(work, runtime.chain_keys).read()
+    own = await AuditRetentionRepository(work.session, runtime.chain_keys).read()
     if not own.is_signed:
         return AuditRetentionRead(retention_days=None, effective_days=None)
     return AuditRetentionRead(retention_days=own.days, effective_days=runtime.retention.effective_days(own.days))
@@ -213,7 +213,7 @@ async def update_audit_retention(
     """
     days = changes.retention_days
     runtime.retention.require_allowed(days)
-    before = await AuditRetentionRepository(work, runtime.chain_keys).write(organization.organization_id, days)
+    before = await AuditRetentionRepository(work.session, runtime.chain_keys).write(organization.organization_id, days)
     if before != Choice(days):
         told = {"before": before.days, "after": days, **({} if before.is_signed else {"before_was_signed": False})}
         work.record_told(AuditAction.AUDIT_RETENTION_CHANGED, organization, told)
