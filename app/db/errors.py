@@ -76,9 +76,6 @@ def violated_constraint(error: IntegrityError) -> str | None:
 def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
-        orig = getattr(error, "orig", None)
-        if orig is not error.__cause__:
-            _forget_frames(orig)
         error = error.__cause__ or error.__context__
 
 
