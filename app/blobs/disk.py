@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
@@ -18,6 +18,7 @@ from app.blobs.store import MARK, MARK_BYTES, BlobMissingError, BlobStoreError, 
 
 SCHEME = "disk"
 LIST_BATCH = 500
+SYNC_EACH_BYTES = 16 * 1024 * 1024
 _NAME = re.compile(r"[0-9a-f]{32}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -28,7 +29,8 @@ class DiskBlobStore:
     """Implements ``BlobStore`` in a folder. A blob's name is random; nothing a client sends is part of a path.
 
     ``objects/ab/<uuid>`` are blobs, ``incoming/<uuid>`` are uploads on their way, ``installation`` is the mark; all lie in one
-    file system, so a rename is atomic. Hashing and writing run in threads, because both release the interpreter.
+    file system, so a rename is atomic. Hashing and writing run in threads, because both release the interpreter. Large blobs are synced
+    while they are written: else the disk would begin when the last byte has come, and whoever sent it would wait for all of it.
     """
 
     def __init__(self, base_path: Path, *, threads: int = 4) -> None:
@@ -37,6 +39,7 @@ class DiskBlobStore:
         self._mark = base_path / MARK
         self._durable_folders: set[str] = set()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="blobs")
+        self._syncs = ThreadPoolExecutor(1, thread_name_prefix="blob-syncs")  # no thread that hashes waits for the disk
 
     async def open(self) -> None:
         """See ``BlobStore.open``: creates the folders and proves that they take writes."""
@@ -46,6 +49,7 @@ class DiskBlobStore:
     async def aclose(self) -> None:
         """See ``BlobStore.aclose``."""
         self._threads.shutdown(wait=True)
+        self._syncs.shutdown(wait=True)
 
     @asynccontextmanager
     async def open_write(self) -> AsyncIterator["DiskBlobWriter"]:
@@ -98,6 +102,10 @@ class DiskBlobStore:
             if error.errno in _FULL:
                 raise StoreFullError("the store is full") from error
             raise BlobStoreError(f"the store failed: {os.strerror(error.errno or 0)}") from error
+
+    def begin_sync(self, descriptor: int) -> "Future[None]":
+        """Have what was written so far brought to the disk, behind the back of who writes on. The file stays open meanwhile."""
+        return self._syncs.submit(os.fsync, descriptor)
 
     def make_object_folder(self, folder: Path) -> None:
         """Create a folder of ``objects``; each process makes sure by itself that it outlives a crash before it relies on it."""
@@ -163,6 +171,8 @@ class DiskBlobWriter:
         self._final = final
         self._digest = hashlib.sha256()
         self._size = 0
+        self._sync_at = SYNC_EACH_BYTES
+        self._syncing: Future[None] | None = None
         self._descriptor: int | None = None
         self._has_file = False
         self._is_finished = False
@@ -204,9 +214,20 @@ class DiskBlobWriter:
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
         self._size += len(batch)
+        if self._size >= self._sync_at and (self._syncing is None or self._syncing.done()):
+            self._end_sync()
+            self._sync_at = self._size + SYNC_EACH_BYTES
+            self._syncing = self._store.begin_sync(self._descriptor)
+
+    def _end_sync(self) -> None:
+        """Wait for the sync that has begun. What it met has to be told here: of an error a file is told only once."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None and not syncing.cancel():
+            syncing.result()
 
     def _publish(self, batch: bytes | memoryview) -> None:
         self._append(batch)  # an empty blob has a file too
+        self._end_sync()
         if self._descriptor is not None:
             os.fsync(self._descriptor)
         self._close()
@@ -224,6 +245,8 @@ class DiskBlobWriter:
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
+            if self._syncing is not None and not self._syncing.cancel():
+                self._syncing.exception()  # until then the descriptor is its
             os.close(descriptor)
 
 

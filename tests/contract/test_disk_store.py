@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -189,6 +190,85 @@ async def test_a_folder_another_process_has_just_made_is_synced_before_it_is_rel
     monkeypatch.setattr(os, "fsync", recorded)
     await put(disk, b"content")
     assert synced[1] == "objects"
+
+
+@pytest.fixture
+def slow_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, list[bool]]]:
+    """The first sync of a file lasts until the event; whether its file was open all that time."""
+    go_on, was_open = threading.Event(), list[bool]()
+    original = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if threading.current_thread().name.startswith("blob-syncs"):
+            before = os.fstat(descriptor).st_ino
+            go_on.wait(10)
+            was_open.append(os.fstat(descriptor).st_ino == before)
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr("app.blobs.disk.SYNC_EACH_BYTES", 1000)
+    yield go_on, was_open
+    go_on.set()
+
+
+async def test_a_large_blob_is_synced_while_it_is_written(disk: DiskBlobStore, slow_sync: tuple[threading.Event, list[bool]]) -> None:
+    go_on, was_open = slow_sync
+    async with disk.open_write() as writer:
+        for number in range(5):  # nobody waits for the disk
+            await writer.write(LARGE[number * 1000 : number * 1000 + 1000])
+        finishing = asyncio.create_task(writer.finish())
+        await asyncio.sleep(0.1)
+        assert not finishing.done()
+        go_on.set()
+        blob = await finishing
+    assert was_open[0]
+    assert await read(disk, blob.uri) == LARGE[:5000]
+
+
+async def test_what_is_given_up_while_it_is_synced_is_closed_afterwards(
+    disk: DiskBlobStore, tmp_path: Path, slow_sync: tuple[threading.Event, list[bool]]
+) -> None:
+    go_on, was_open = slow_sync
+    open_files = len(list(Path("/dev/fd").iterdir()))
+
+    async def give_up() -> None:
+        async with disk.open_write() as writer:
+            await writer.write(LARGE)
+            await writer.write(LARGE)
+            raise ZeroDivisionError
+
+    giving_up = asyncio.create_task(give_up())
+    await asyncio.sleep(0.2)
+    assert not giving_up.done()
+    go_on.set()
+    with pytest.raises(ZeroDivisionError):
+        await giving_up
+    assert was_open == [True]
+    assert count_files(tmp_path) == 0
+    assert len(list(Path("/dev/fd").iterdir())) == open_files
+
+
+@pytest.mark.parametrize("number_of_batches", [1, 2])
+@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, StoreFullError), (errno.EIO, BlobStoreError)])
+async def test_what_a_sync_meets_while_a_blob_is_written_is_told(
+    disk: DiskBlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number_of_batches: int, number: int, expected: type[Exception]
+) -> None:
+    """The system tells of a lost write once, and it has told the sync."""
+    monkeypatch.setattr("app.blobs.disk.SYNC_EACH_BYTES", 1000)
+    fault = Fault(monkeypatch, os, "fsync", nth=1, error=OSError(number, "injected"))
+
+    async def write() -> None:
+        async with disk.open_write() as writer:
+            for _ in range(number_of_batches):
+                await writer.write(LARGE[:1000])
+                await writer.write(b"")
+                while not fault.has_struck:
+                    await asyncio.sleep(0.001)
+            await writer.finish()
+
+    with pytest.raises(expected):
+        await write()
+    assert count_files(tmp_path) == 0
 
 
 async def test_at_most_two_batches_are_under_way(disk: DiskBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
