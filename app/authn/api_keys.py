@@ -126,7 +126,7 @@ class KeyVerifier:
         lookup = self._locator.locating_for(PROOF, wanted.key)
         parameters = {"prefix": prefix, "shown": shown, "key": wanted.value, "at": now()}
         # With row-level security PostgreSQL finds out whose row that would be in any case; it tells nobody.
-        tenants = Tenants.of_rows((ApiKeySecret.prefix, prefix), (wanted.key, wanted.value))
+        tenants = Tenants.of_rows((ApiKeySecret.prefix, wanted.key), (prefix, wanted.value))
         found = await self._database.look_up(lookup, parameters, tenants)
         return found, lookup.beside(found) if found is not None else None
 

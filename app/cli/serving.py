@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 # A worker that says nothing for so long is replaced. On a busy machine it takes several seconds until one has started to speak.
 WORKER_SILENCE_SECONDS: Final = 30
+YOUNG_OBJECTS: Final = 10_000
 
 
 def serve(
@@ -80,8 +81,12 @@ def serve(
 
 
 def _leave_alone_what_is_there() -> None:
-    """What has been made so far stays. The collector would look through it for a tenth of a second, in which nobody is served."""
+    """What has been made so far stays. The collector would look through it for a tenth of a second, in which nobody is served.
+
+    Nor is there anything for it in what is being served, some hundred objects for each request: it looks when there are more.
+    """
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     gc.enable()
 
 

@@ -11,6 +11,7 @@ import secrets
 import string
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 SCHEME: Final = "sbk_"
@@ -21,7 +22,8 @@ _BASE36: Final = string.digits + string.ascii_lowercase
 _BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _PREFIX_LENGTH: Final = 12
 _SECRET_LENGTH: Final = 43  # 256 bits in base 62
-_CHECKSUM_LENGTH: Final = 6
+_PAIRS: Final = tuple(a + b for a in _BASE62 for b in _BASE62)
+_CHECKSUM_LENGTH: Final = 6  # 32 bits in base 62: three pairs
 _OURS = re.compile(rf"sbk_([0-9a-z]{{{_PREFIX_LENGTH}}})\.([0-9A-Za-z]{{{_SECRET_LENGTH}}})([0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})")
 _REFERENCE = re.compile(rf"sbk_([0-9a-z]{{{_PREFIX_LENGTH}}})\.([0-9A-Za-z_-]{{{_SECRET_LENGTH}}})")
 
@@ -64,19 +66,23 @@ def hash_secret(secret: str, algorithm: str, pepper: bytes) -> str:
         ValueError: an algorithm this service does not know.
     """
     if algorithm == HMAC_SHA256:
-        return hmac.digest(pepper, secret.encode(), "sha256").hex()
+        mac = _keyed(pepper).copy()
+        mac.update(secret.encode())
+        return mac.hexdigest()
     if algorithm == SHA256:  # keys of SaaSBase 0.1.1
         return hashlib.sha256(secret.encode()).hexdigest()
     raise ValueError(algorithm)
 
 
+@lru_cache(1)
+def _keyed(pepper: bytes) -> hmac.HMAC:
+    return hmac.new(pepper, digestmod="sha256")  # to look up the algorithm each time costs as much as the rest
+
+
 def _checksum(head: str) -> str:
-    number = zlib.crc32(head.encode())
-    digits = []
-    for _ in range(_CHECKSUM_LENGTH):
-        number, digit = divmod(number, len(_BASE62))
-        digits.append(_BASE62[digit])
-    return "".join(reversed(digits))
+    rest, last = divmod(zlib.crc32(head.encode()), len(_PAIRS))
+    first, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
 
 
 def _random(alphabet: str, length: int) -> str:

@@ -30,7 +30,12 @@ class Tenants:
     """Tenants as an SQL expression with a place, ``{}``, for each of its values: so finding them costs no message of its own."""
 
     expression: str
-    values: tuple[str, ...]
+    given: tuple[UUID | str, ...]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What stands in the places, as text."""
+        return tuple(value.hex if isinstance(value, UUID) else value for value in self.given)
 
     @property
     def sql(self) -> str:
@@ -40,24 +45,23 @@ class Tenants:
     @classmethod
     def exactly(cls, organization_id: UUID) -> Self:
         """One tenant."""
-        return cls(_EXACTLY, (organization_id.hex,))
+        return cls(_EXACTLY, (organization_id,))
 
     @classmethod
     def of_row(cls, key: InstrumentedAttribute[Any], value: UUID | str) -> Self:
         """The tenant of the row whose unique ``key`` has this value; none when there is no such row."""
-        return cls(_of_rows((key,)), (value.hex if isinstance(value, UUID) else value,))
+        return cls(_of_rows((key,)), (value,))
 
     @classmethod
-    def of_rows(cls, *rows: tuple[InstrumentedAttribute[Any], UUID | str]) -> Self:
+    def of_rows(cls, keys: tuple[InstrumentedAttribute[Any], ...], values: tuple[UUID | str, ...]) -> Self:
         """The tenants of several rows, each by a unique key and its value; a row that does not exist adds none."""
-        keys = tuple(key for key, _ in rows)
-        return cls(_of_rows(keys), tuple(value.hex if isinstance(value, UUID) else value for _, value in rows))
+        return cls(_of_rows(keys), values)
 
     @classmethod
     def of_subjects(cls, subjects: Sequence[tuple[str, str]], known: UUID | None = None) -> Self:
         """The tenants in which an actor, given by type and id, holds a grant or is in a group; and one that is known to concern him."""
         types, names = zip(*subjects, strict=True)
-        last = () if known is None else (known.hex,)
+        last = () if known is None else (known,)
         return cls(_of_subjects(len(subjects), has_known=known is not None), (*types, *names, *last))
 
 

@@ -246,9 +246,9 @@ class Database:
             pool_use_lifo=True,
             connect_args=options,
             json_serializer=_write_json,
-            json_deserializer=from_json,  # a third of the standard library's time: a list of twenty has sixty to read
             hide_parameters=True,
         )
+        event.listen(engine.sync_engine, "connect", _read_json)
         event.listen(engine.sync_engine, "handle_error", give_up)
         if self.row_level_security:
             event.listen(engine.sync_engine, "checkin", forget)
@@ -273,6 +273,11 @@ class View:
 
 def _write_json(value: Any) -> str:
     return to_json(value, inf_nan_mode="constants").decode()  # a constant is refused by the database, as ever; null would be another value
+
+
+def _read_json(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    """Have the driver give JSON to what parses it: a list of twenty has sixty to read. SQLAlchemy would cut and decode each before."""
+    connection.run_async(lambda driver: driver.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=from_json, format="text"))
 
 
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:

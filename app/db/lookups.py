@@ -59,10 +59,11 @@ class Compiled:
 
     def row(self, values: Iterable[Any]) -> SimpleNamespace:
         """A row of the driver's with its columns as attributes."""
-        found = list(values)
-        for place, process in self.processes:
-            found[place] = process(found[place])
-        return SimpleNamespace(**dict(zip(self.columns, found, strict=True)))
+        if self.processes:
+            values = list(values)
+            for place, process in self.processes:
+                values[place] = process(values[place])
+        return SimpleNamespace(**dict(zip(self.columns, values, strict=True)))
 
 
 class Lookup:

@@ -235,12 +235,12 @@ async def test_a_key_tells_the_tenant_of_its_row_and_nothing_else(world: World) 
         for other in [uuid4()] if isinstance(value, UUID) else ["", "our", "OURS", "' OR true --", "ours\\", "%"]:
             assert await tenants_seen(world.database, Tenants.of_row(key, other)) == set(), (key, other)
     assert await tenants_seen(world.database, Tenants.of_row(Organization.id, ours)) == {ours}
-    theirs, secret = world.theirs.ref.id, (ApiKeySecret.prefix, "prefixours")
+    theirs, prefix = world.theirs.ref.id, "prefixours"
     for key, value in [*((key, world.id_of(key.class_, world.theirs)) for key, _ in keys[:-2]), (Organization.id, theirs)]:
-        assert await tenants_seen(world.database, Tenants.of_rows(secret, (key, value))) == {ours, theirs}, key
-        assert await tenants_seen(world.database, Tenants.of_rows((ApiKeySecret.prefix, "none"), (key, value))) == {theirs}, key
-    assert await tenants_seen(world.database, Tenants.of_rows(secret, (Project.id, uuid4()))) == {ours}
-    assert await tenants_seen(world.database, Tenants.of_rows((ApiKeySecret.prefix, "none"), (Project.id, uuid4()))) == set()
+        assert await tenants_seen(world.database, Tenants.of_rows((ApiKeySecret.prefix, key), (prefix, value))) == {ours, theirs}, key
+        assert await tenants_seen(world.database, Tenants.of_rows((ApiKeySecret.prefix, key), ("none", value))) == {theirs}, key
+    assert await tenants_seen(world.database, Tenants.of_rows((ApiKeySecret.prefix, Project.id), (prefix, uuid4()))) == {ours}
+    assert await tenants_seen(world.database, Tenants.of_rows((ApiKeySecret.prefix, Project.id), ("none", uuid4()))) == set()
     async with behind(world.database) as connection:
         found = (await connection.execute(DEFINERS)).all()
     expected = {lookup_name(key.class_.__tablename__, key.key) for key, _ in keys} | {OF_SUBJECTS}
