@@ -77,7 +77,7 @@ MEASURES: Final[dict[Number, str]] = {
     p99_over_p50: f"p99 / p50, {MANY} connections",
 }
 
-_WHOLE: Final = [workload.name for workload in WORKLOADS if not workload.is_small]
+_WHOLE: Final = [workload.name for workload in WORKLOADS if OURS in workload.programs and not workload.is_small]
 
 TARGETS: Final = (
     Target("get-key", POSTGRESQL, times_the_reference, 30),

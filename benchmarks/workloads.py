@@ -83,10 +83,10 @@ def _list(world: World, *, project: str, is_numbered: bool = False) -> Request:
     return Request("GET", f"/api/api-calls?project_id={world.projects[project]}&{wanted}", ACTOR)
 
 
-def _check(world: World, *, project: str, action: Action) -> Request:
+def _check(world: World, *, project: str, action: Action, how: str = "") -> Request:
     about = {"resource_type": "PROJECT", "resource_id": world.projects[project], "action": action.value}
     body = {"actor_type": MEMBER.type.value, "actor_id": MEMBER.id, **about}
-    return Request("POST", "/api/authz/check", _MEMBER_HEADER | _JSON, json.dumps(body).encode())
+    return Request("POST", f"/api/authz/check{how}", _MEMBER_HEADER | _JSON, json.dumps(body).encode())
 
 
 def _upload(world: World) -> Request:
@@ -136,6 +136,14 @@ WORKLOADS: Final = (
         )
         for word, action in (("allowed", Action.PROJECT_READ), ("denied", Action.PROJECT_DELETE))
         for end, count, project, programs in (("", "10,000", CROWD, _ALL), (SMALL, "10", HANDFUL, _OURS_ONLY))
+    ),
+    Workload(
+        "check-statement",
+        "authorization check, denied, by the floor with the statement of ours",
+        partial(_check, project=CROWD, action=Action.PROJECT_DELETE, how="/with-our-statement"),
+        lambda answer: not answer["allowed"] and answer["role"] is not None,
+        (FLOOR,),
+        is_about_size=True,
     ),
     Workload("upload-1mib", "upload of a document of 1 MiB", _upload, lambda answer: answer["size_bytes"] == MIB),
 )
