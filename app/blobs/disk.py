@@ -192,11 +192,15 @@ class DiskBlobWriter:
         return StoredBlob(f"{SCHEME}:{self._final.parent.name}/{self._final.name}", self._size, self._digest.hexdigest())
 
     async def aclose(self) -> None:
-        """Remove what was not finished."""
+        """Remove what was not finished, also when nobody waits until it is."""
+        if not self._is_finished:
+            await asyncio.shield(self._give_up())
+
+    async def _give_up(self) -> None:
         if self._under_way is not None:
             await asyncio.wait([self._under_way])
             self._under_way.exception()  # whoever left the block has an error of his own to tell
-        if self._has_file and not self._is_finished:
+        if self._has_file:
             await self._store.run(self._discard)
 
     async def _settle(self) -> None:

@@ -83,7 +83,7 @@ def serve(
 def _leave_alone_what_is_there() -> None:
     """What has been made so far stays. The collector would look through it for a tenth of a second, in which nobody is served.
 
-    Nor is there anything for it in what is being served, some hundred objects for each request: it looks when there are more.
+    Nor does a request, some hundred objects, leave anything for it (``tests/http/test_garbage``): it looks when there are many more.
     """
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)

@@ -276,8 +276,12 @@ def _write_json(value: Any) -> str:
 
 
 def _read_json(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    """Have the driver give JSON to what parses it: a list of twenty has sixty to read. SQLAlchemy would cut and decode each before."""
-    connection.run_async(lambda driver: driver.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=from_json, format="text"))
+    """Have the driver give JSON to what parses it: a list of twenty has sixty to read. SQLAlchemy would cut and decode each before.
+
+    As text, so nobody may ask for a whole row as one value. What is written is JSON already: all else is refused.
+    """
+    json_ = {"encoder": str.__str__, "decoder": from_json, "format": "text"}
+    connection.run_async(lambda driver: driver.set_type_codec("jsonb", schema="pg_catalog", **json_))
 
 
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:

@@ -109,6 +109,9 @@ def _take(values: dict[str, Any], field: Any, given: Any, place: tuple[str, ...]
         return
     value, found = field.validate(given, loc=place)
     if found:
+        for fault in found:
+            # An error of ours, which knows the frames that hold the fault: they and the body would stay until the collector comes.
+            fault.pop("ctx", None)
         faults.extend(found)
     else:
         values[field.name] = value

@@ -248,6 +248,30 @@ async def test_what_is_given_up_while_it_is_synced_is_closed_afterwards(
     assert len(list(Path("/dev/fd").iterdir())) == open_files
 
 
+async def test_what_is_given_up_is_removed_though_nobody_waits_for_it(
+    disk: DiskBlobStore, tmp_path: Path, slow_sync: tuple[threading.Event, list[bool]]
+) -> None:
+    go_on, was_open = slow_sync
+    open_files = len(list(Path("/dev/fd").iterdir()))
+
+    async def give_up() -> None:
+        async with disk.open_write() as writer:
+            await writer.write(LARGE)
+            raise ZeroDivisionError
+
+    giving_up = asyncio.create_task(give_up())
+    await asyncio.sleep(0.2)
+    giving_up.cancel()
+    await asyncio.wait([giving_up])
+    assert count_files(tmp_path) == 1
+    go_on.set()
+    async with asyncio.timeout(5):
+        while count_files(tmp_path):
+            await asyncio.sleep(0.01)
+    assert was_open == [True]
+    assert len(list(Path("/dev/fd").iterdir())) == open_files
+
+
 @pytest.mark.parametrize("number_of_batches", [1, 2])
 @pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, StoreFullError), (errno.EIO, BlobStoreError)])
 async def test_what_a_sync_meets_while_a_blob_is_written_is_told(

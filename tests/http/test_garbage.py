@@ -1,12 +1,15 @@
 """A request leaves nothing behind for the collector: what it made goes with it, and nobody is served late because of a search for it."""
 
 import gc
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from starlette.requests import Request
 
+from app.core.keys import new_token
+from app.core.text import MAX_JSON_BYTES
 from app.db.session import TenantSession
 from app.db.tenancy import Fence, FencedSession
 from app.http.requests import RequestInfo
@@ -19,6 +22,14 @@ pytestmark = pytest.mark.anyio
 
 MADE = (Request, RequestInfo, UnitOfWork, TenantSession, Fence, FencedSession, Upload)
 TIMES = 5
+
+JSON = {"Content-Type": "application/json"}
+BOB = {"X-SaaSBase-Actor": "user:bob"}
+WRONG = new_token().written
+TOO_MUCH = {"name": "call", "operation_key": "op", "metadata": {"text": "x" * 70_000}}
+ITEM = {"op": "start", "operation": "chat", "metadata": {"text": "x" * 70_000}}
+FIELD = json.dumps({"text": "x" * MAX_JSON_BYTES})
+QUESTION = {"subject": {"type": "user", "id": "alice"}, "action": {"name": "read"}, "resource": {"type": "nothing", "id": "1"}}
 
 Ask = Callable[[Caller, str, str], Awaitable[object]]
 
@@ -49,7 +60,17 @@ ASKED: dict[str, Ask] = {
     ),
     "not found": lambda alice, organization, _: alice.get(f"/projects/{organization}", 404),
     "not valid": lambda alice, _, project: alice.post(f"/projects/{project}/api-calls", {"name": 1}, 422),
+    "not valid to us": lambda alice, _, project: alice.post(f"/projects/{project}/api-calls", TOO_MUCH, 422),
+    "no JSON": lambda alice, _, project: alice.request("POST", f"/projects/{project}/api-calls", 422, content=b"{", headers=JSON),
+    "not valid in a query": lambda alice, _, __: alice.get("/api-calls?operation_key=%00", 422),
+    "no cursor": lambda alice, _, __: alice.get("/projects?limit=5&cursor=none", 422),
+    "not valid in an item": lambda alice, _, project: alice.post(f"/executions/batch?project_id={project}", {"items": [ITEM]}, None),
+    "question about nothing": lambda alice, _, __: alice.post("/access/v1/evaluation", QUESTION, 200),
+    "no such key": lambda alice, _, project: alice.get(f"/projects/{project}", None, headers={"Authorization": f"Bearer {WRONG}"}),
+    "not his": lambda alice, _, project: alice.patch(f"/projects/{project}", {"name": "his"}, 404, headers=BOB),
+    "other revision": lambda alice, _, project: alice.patch(f"/projects/{project}", {"name": "mine"}, 412, headers={"If-Match": '"0"'}),
     "taken": lambda alice, _, __: alice.post("/organizations", {"slug": "taken"}, None),  # but for the first time
+    "refused field": lambda alice, _, project: alice.upload(f"/projects/{project}/documents", expect=422, metadata=FIELD),
     "refused upload": lambda alice, _, project: alice.upload(f"/projects/{project}/documents", b"", expect=400),
 }
 

@@ -148,7 +148,7 @@ def _read(asked: EvaluationPart) -> tuple[Actor, Action, ResourceRef] | UnknownN
         actor, ref = actor_of(whole.subject), ref_of(whole.resource)
         return actor, action_of(whole.action, ref.type), ref
     except UnknownNameError as error:
-        return error
+        return UnknownNameError(*error.args)  # one that was raised knows the frames that will hold it
 
 
 def _decision(action: Action, granted: frozenset[Action] | None) -> Decision:
