@@ -16,7 +16,8 @@ from app.models.audit_event import MAX_USER_AGENT
 from app.unit_of_work import UnitOfWork
 
 READING_METHODS: Final = frozenset({"GET", "HEAD"})
-_WORK: Final = "saasbase.work"
+WORK: Final = "saasbase.work"
+"""Where the scope of a request has its unit of work, as long as that lasts."""
 
 
 async def begin_work(request: Request, info: RequestInfo, wanted: Wanted | None) -> UnitOfWork:
@@ -34,7 +35,7 @@ async def begin_work(request: Request, info: RequestInfo, wanted: Wanted | None)
     origin = Origin(address, _printable(info.head.first(b"user-agent")), info.request_id, info.correlation_id)
     work = UnitOfWork(runtime.context, identity, origin, is_read_only=request.method in READING_METHODS)
     work.wanted = wanted
-    request.scope[_WORK] = work
+    request.scope[WORK] = work
     return work
 
 
@@ -61,7 +62,7 @@ def _note(identity: Identity, info: RequestInfo) -> None:
 
 async def get_work(request: Request) -> UnitOfWork:
     """The request's unit of work."""
-    work: UnitOfWork = request.scope[_WORK]
+    work: UnitOfWork = request.scope[WORK]
     return work
 
 

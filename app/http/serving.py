@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.db.wanted import Wanted
-from app.http.dependencies import begin_work
+from app.http.dependencies import WORK, begin_work
 from app.http.inputs import Fault, Inputs, read_json
 from app.http.requests import request_info
 from app.http.solving import SOLVED
@@ -53,7 +53,9 @@ class WorkRoute(APIRoute):
             async with work:
                 response = await self._answer(request)
         finally:
-            scope.pop(SOLVED, None)  # else request and scope hold each other, and all of this stays until the collector comes
+            # Else request and scope hold each other; and a connection, which its parser holds, keeps the scope of its last request.
+            for made in (SOLVED, WORK):
+                scope.pop(made, None)
             info.organization_id = str(work.organization_id) if work.organization_id is not None else None
         await response(scope, receive, send)
 

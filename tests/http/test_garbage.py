@@ -5,8 +5,10 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
+import httpx
 import pytest
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from app.core.keys import new_token
 from app.core.text import MAX_JSON_BYTES
@@ -15,7 +17,7 @@ from app.db.tenancy import Fence, FencedSession
 from app.http.requests import RequestInfo
 from app.http.uploads import Upload
 from app.unit_of_work import UnitOfWork
-from tests.conftest import Caller
+from tests.conftest import Caller, Service
 from tests.support.record import new_call, new_place
 
 pytestmark = pytest.mark.anyio
@@ -84,3 +86,16 @@ async def test_nothing_of_a_request_waits_for_the_collector(alice: Caller, ask: 
     for _ in range(TIMES):
         await ask(alice, organization["id"], project["id"])
     assert alive() - before == {}
+
+
+async def test_a_connection_that_keeps_the_scope_of_its_last_request_keeps_no_work(service: Service) -> None:
+    scopes: list[Scope] = []
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await service.app(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=watched), base_url="http://service") as client:
+        await new_place(Caller(client, service.as_("user:alice").headers))
+    assert len(scopes) == 2
+    assert not [value for scope in scopes for value in scope.values() if isinstance(value, MADE) and not isinstance(value, RequestInfo)]
