@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -103,7 +103,7 @@ class DiskBlobStore:
                 raise StoreFullError("the store is full") from error
             raise BlobStoreError(f"the store failed: {os.strerror(error.errno or 0)}") from error
 
-    def begin_sync(self, descriptor: int) -> "Future[None]":
+    def begin_sync(self, descriptor: int) -> Future[None]:
         """Have what was written so far brought to the disk, behind the back of who writes on. The file stays open meanwhile."""
         return self._syncs.submit(os.fsync, descriptor)
 
@@ -181,7 +181,7 @@ class DiskBlobWriter:
     async def write(self, batch: bytes | memoryview) -> None:
         """See ``BlobWriter.write``."""
         await self._settle()
-        self._under_way = asyncio.create_task(self._store.run(lambda: self._append(batch)))
+        self._under_way = asyncio.create_task(self._store.run(lambda: self._append_and_sync(batch)))
 
     async def finish(self, batch: bytes | memoryview = b"") -> StoredBlob:
         """See ``BlobWriter.finish``."""
@@ -218,7 +218,11 @@ class DiskBlobWriter:
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
         self._size += len(batch)
-        if self._size >= self._sync_at and (self._syncing is None or self._syncing.done()):
+
+    def _append_and_sync(self, batch: bytes | memoryview) -> None:
+        """As long as more is to come: with the last of it everything is synced anyhow."""
+        self._append(batch)
+        if self._descriptor is not None and self._size >= self._sync_at and (self._syncing is None or self._syncing.done()):
             self._end_sync()
             self._sync_at = self._size + SYNC_EACH_BYTES
             self._syncing = self._store.begin_sync(self._descriptor)
@@ -241,6 +245,8 @@ class DiskBlobWriter:
 
     def _discard(self) -> None:
         try:
+            with suppress(OSError):  # what it met concerns nobody now, but until it ends the descriptor is its
+                self._end_sync()
             self._close()
         finally:
             for path in (self._temporary, self._final):
@@ -249,8 +255,6 @@ class DiskBlobWriter:
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            if self._syncing is not None and not self._syncing.cancel():
-                self._syncing.exception()  # until then the descriptor is its
             os.close(descriptor)
 
 

@@ -73,6 +73,13 @@ async def put(store: BlobStore, *batches: bytes) -> StoredBlob:
         return await writer.finish()
 
 
+async def give_up(store: BlobStore, *batches: bytes) -> None:
+    async with store.open_write() as writer:
+        for batch in batches:
+            await writer.write(batch)
+        raise ZeroDivisionError
+
+
 async def read(store: BlobStore, uri: str) -> bytes:
     async with reading(await store.open_read(uri)) as blob:
         return bytes(await blob.read(1 << 30))
@@ -126,10 +133,7 @@ async def test_many_writers_at_once_do_not_mix(store: BlobStore) -> None:
 @pytest.mark.parametrize("batches", [0, 1, 3])
 async def test_leaving_without_finish_leaves_nothing(store: BlobStore, kind: Kind, batches: int) -> None:
     with suppress(ZeroDivisionError):
-        async with store.open_write() as writer:
-            for _ in range(batches):
-                await writer.write(LARGE)
-            raise ZeroDivisionError
+        await give_up(store, *[LARGE] * batches)
     assert await kind.count() == 0
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from app.blobs.disk import DiskBlobStore
 from app.blobs.store import BlobStoreError, BlobWriter, StoreFullError
-from tests.contract.test_blob_store import FUTURE, LARGE, count_files, older_than, opened, put, read
+from tests.contract.test_blob_store import FUTURE, LARGE, count_files, give_up, older_than, opened, put, read
 from tests.support.faults import Fault
 
 pytestmark = pytest.mark.anyio
@@ -192,6 +192,10 @@ async def test_a_folder_another_process_has_just_made_is_synced_before_it_is_rel
     assert synced[1] == "objects"
 
 
+def count_open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
 @pytest.fixture
 def slow_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, list[bool]]]:
     """The first sync of a file lasts until the event; whether its file was open all that time."""
@@ -229,15 +233,8 @@ async def test_what_is_given_up_while_it_is_synced_is_closed_afterwards(
     disk: DiskBlobStore, tmp_path: Path, slow_sync: tuple[threading.Event, list[bool]]
 ) -> None:
     go_on, was_open = slow_sync
-    open_files = len(list(Path("/dev/fd").iterdir()))
-
-    async def give_up() -> None:
-        async with disk.open_write() as writer:
-            await writer.write(LARGE)
-            await writer.write(LARGE)
-            raise ZeroDivisionError
-
-    giving_up = asyncio.create_task(give_up())
+    open_files = count_open_files()
+    giving_up = asyncio.create_task(give_up(disk, LARGE, LARGE))
     await asyncio.sleep(0.2)
     assert not giving_up.done()
     go_on.set()
@@ -245,21 +242,15 @@ async def test_what_is_given_up_while_it_is_synced_is_closed_afterwards(
         await giving_up
     assert was_open == [True]
     assert count_files(tmp_path) == 0
-    assert len(list(Path("/dev/fd").iterdir())) == open_files
+    assert count_open_files() == open_files
 
 
 async def test_what_is_given_up_is_removed_though_nobody_waits_for_it(
     disk: DiskBlobStore, tmp_path: Path, slow_sync: tuple[threading.Event, list[bool]]
 ) -> None:
     go_on, was_open = slow_sync
-    open_files = len(list(Path("/dev/fd").iterdir()))
-
-    async def give_up() -> None:
-        async with disk.open_write() as writer:
-            await writer.write(LARGE)
-            raise ZeroDivisionError
-
-    giving_up = asyncio.create_task(give_up())
+    open_files = count_open_files()
+    giving_up = asyncio.create_task(give_up(disk, LARGE))
     await asyncio.sleep(0.2)
     giving_up.cancel()
     await asyncio.wait([giving_up])
@@ -269,7 +260,7 @@ async def test_what_is_given_up_is_removed_though_nobody_waits_for_it(
         while count_files(tmp_path):
             await asyncio.sleep(0.01)
     assert was_open == [True]
-    assert len(list(Path("/dev/fd").iterdir())) == open_files
+    assert count_open_files() == open_files
 
 
 @pytest.mark.parametrize("number_of_batches", [1, 2])
